@@ -1,0 +1,111 @@
+"""Validators with one grammar of errors: what was expected, what came, what to do."""
+
+import difflib
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+def expectation(argument: str, rule: str, got: object, context: str = "", remedy: str = "") -> str:
+    """The message of every error: ``Expected `ARG` RULE, got VALUE (CONTEXT). REMEDY.``
+
+    >>> expectation("kernel_size", "to be odd", 4, remedy="Use 3 or 5")
+    'Expected `kernel_size` to be odd, got 4. Use 3 or 5.'
+    """
+    message = f"Expected `{argument}` {rule}, got {got}"
+    message += f" ({context})." if context else "."
+    return f"{message} {remedy}." if remedy else message
+
+
+def check_choice(argument: str, value: object, allowed: Iterable[str]) -> None:
+    """Raise ValueError unless `value` is one of `allowed`; the message names the nearest one."""
+    allowed = list(allowed)
+    if value in allowed:
+        return
+    by_lower = {name.lower(): name for name in allowed}
+    near = difflib.get_close_matches(str(value).lower(), by_lower, n=1, cutoff=0.5)
+    remedy = f"Did you mean {by_lower[near[0]]!r}?" if near else ""
+    message = expectation(argument, f"to be one of {', '.join(map(repr, allowed))}", repr(value))
+    raise ValueError(f"{message} {remedy}".rstrip())
+
+
+def check_number(
+    argument: str, value: object, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False
+) -> None:
+    """Raise unless `value` is a finite real number in [low, high], or in (low, high] where `open_low`."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(expectation(argument, "to be a number", repr(value)))
+    inside = low < value <= high if open_low else low <= value <= high
+    if not (math.isfinite(value) and inside):
+        rule = f"in {'(' if open_low or low == -math.inf else '['}{low}, {high}{')' if high == math.inf else ']'}"
+        raise ValueError(expectation(argument, rule, value))
+
+
+def check_integer(argument: str, value: object, *, low: int) -> None:
+    """Raise unless `value` is an integer of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(expectation(argument, "to be an integer", repr(value)))
+    if value < low:
+        raise ValueError(expectation(argument, f"of at least {low}", value))
+
+
+def check_kernel_size(kernel_size: object) -> None:
+    """Raise unless `kernel_size` is a positive odd integer."""
+    check_integer("kernel_size", kernel_size, low=1)
+    if kernel_size % 2 == 0:
+        remedy = f"Use {kernel_size - 1} or {kernel_size + 1}: a window needs a centre"
+        raise ValueError(expectation("kernel_size", "to be odd", kernel_size, remedy=remedy))
+
+
+def check_labels(target: Tensor, num_classes: int, ignore_index: int) -> None:
+    """Raise unless `target` is an integer map (N, H, W); on the CPU, unless its values are labels too.
+
+    Values on another device are not scanned, because that would stop the device's queue; there the
+    cross-entropy kernel itself refuses labels out of range.
+    """
+    if not isinstance(target, Tensor):
+        raise TypeError(expectation("target", "to be a torch.Tensor", type(target).__name__))
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise TypeError(expectation("target", "of an integer dtype", target.dtype, remedy="Call target.long()"))
+    if target.ndim != 3:
+        raise ValueError(expectation("target", "of shape (N, H, W)", tuple(target.shape)))
+    if target.device.type == "cpu" and target.numel() and not _is_traced(target):
+        outside = (target < 0) | (target >= num_classes)
+        outside &= target != ignore_index
+        if outside.any():
+            rule = f"values in [0, {num_classes}) or ignore_index={ignore_index}"
+            remedy = "Remap the labels or raise num_classes"
+            got = target[outside][0].item()
+            raise ValueError(expectation("target", rule, got, f"num_classes={num_classes}", remedy))
+
+
+def check_logits_and_target(logits: Tensor, target: Tensor, ignore_index: int, name: str = "logits") -> None:
+    """Raise unless `logits` is floating (N, C, H, W) and `target` an integer label map (N, H, W) that fits it."""
+    if not isinstance(logits, Tensor):
+        raise TypeError(expectation(name, "to be a torch.Tensor", type(logits).__name__))
+    if not logits.is_floating_point():
+        raise TypeError(expectation(name, "of a floating dtype", logits.dtype, remedy=f"Call {name}.float()"))
+    if logits.ndim != 4 or logits.shape[1] < 2:
+        raise ValueError(expectation(name, "of shape (N, C, H, W) with C of at least 2", tuple(logits.shape)))
+    wanted = (logits.shape[0], *logits.shape[2:])
+    if isinstance(target, Tensor) and tuple(target.shape) != wanted:
+        context = f"{name} {tuple(logits.shape)}"
+        raise ValueError(expectation("target", f"of shape {wanted}", tuple(target.shape), context))
+    check_labels(target, logits.shape[1], ignore_index)
+
+
+def check_not_nan(values: Tensor, argument: str) -> None:
+    """Raise if `values`, computed from `argument`, hold NaN. On the CPU only: elsewhere it would stop the queue."""
+    if values.device.type == "cpu" and not _is_traced(values) and torch.isnan(values.detach()).any():
+        remedy = "Lower the learning rate, or look for NaN in the images"
+        raise ValueError(expectation(argument, "without NaN or infinite values", "a loss of NaN", remedy=remedy))
+
+
+def _is_traced(tensor: Tensor) -> bool:
+    """Under torch.compile or torch.func a value cannot steer Python."""
+    return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor)

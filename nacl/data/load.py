@@ -1,0 +1,68 @@
+"""From a name or a path to a data set."""
+
+import hashlib
+from pathlib import Path
+
+from nacl._checks import check_choice, check_integer
+from nacl.data import acdc, phantom
+from nacl.data.case import Dataset
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+EMBEDDED = ("phantom",)
+
+
+def resolve_data(data: str) -> str | Path:
+    """`data` itself where it names an embedded data set, else the folder that it means.
+
+    A relative path is looked for from the working directory, then from the project's root.
+
+    Raises:
+        FileNotFoundError: no such folder; the message says where it was looked for.
+        ValueError: neither the name of an embedded data set nor a path.
+    """
+    if data in EMBEDDED:
+        return data
+    if "/" not in data and "." not in data and not Path(data).exists() and not (PROJECT_ROOT / data).exists():
+        check_choice("data", data, [*EMBEDDED, "a path to a folder"])
+    tried = [Path(data).expanduser().absolute(), PROJECT_ROOT / data]
+    for path in tried:
+        if path.is_dir():
+            return path.resolve()
+    places = " or ".join(dict.fromkeys(str(path) for path in tried))
+    raise FileNotFoundError(
+        f"Expected `data` to be {' or '.join(map(repr, EMBEDDED))} or a folder, got {data!r} (no folder {places}). "
+        "Give the folder that holds train/, valid/ and test/."
+    )
+
+
+def load_dataset(data: str, *, size: int) -> Dataset:
+    """All cases of a data set, at `size` x `size` pixels a slice, in memory.
+
+    Args:
+        data: "phantom", or a folder in the layout of the NACL authors (see `nacl.data.acdc`).
+        size: height and width of a slice in pixels.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: a file that can't be used; the message names it.
+    """
+    check_integer("size", size, low=1)
+    source = resolve_data(data)
+    return phantom.generate(size) if source == "phantom" else acdc.read(source, size)
+
+
+def dataset_fingerprint(data: str) -> str:
+    """A hash of the content of a data set: of the bytes and names of its files, or of the generator's parameters.
+
+    The same data elsewhere, or under other dates, has the same fingerprint.
+    """
+    source = resolve_data(data)
+    digest = hashlib.blake2b(digest_size=16)
+    if source == "phantom":
+        digest.update(repr(phantom.PARAMETERS).encode())
+        return digest.hexdigest()
+    for file in acdc.files(source):
+        digest.update(file.relative_to(source).as_posix().encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "blake2b").digest())
+    return digest.hexdigest()

@@ -1,0 +1,148 @@
+"""The derivations as code: what SVLS hides."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nacl._checks import check_kernel_size, check_logits_and_target
+from nacl.priors import gaussian_window, one_hot, svls_prior
+
+
+class SVLSWeights(NamedTuple):
+    """What the window of SVLS gives to a pixel itself and to its neighbours; see `svls_weights`."""
+
+    centre: float
+    neighbours: Tensor
+
+
+def svls_weights(kernel_size: int, sigma: float) -> SVLSWeights:
+    """The weights with which SVLS mixes the labels of a window, built as its authors build them.
+
+    The Gaussian's centre g_c is replaced by 1 - g_c, which is the sum of the others; all is divided by 1 - g_c, then
+    by the new sum, 2. So the centre weighs 1/2 and the neighbours 1/2 together, for every `kernel_size` and `sigma`.
+
+    Args:
+        kernel_size: width of the window in pixels, odd, at least 3.
+        sigma: standard deviation in pixels, positive.
+
+    Returns:
+        `centre`, and `neighbours` (kernel_size, kernel_size) with 0 in the middle, float64.
+
+    Raises:
+        ValueError: even `kernel_size`, or 1 (a window with no neighbours); `sigma` not positive.
+
+    Example:
+        >>> weights = svls_weights(5, 0.7)
+        >>> round(weights.centre, 12), round(weights.neighbours.sum().item(), 12)
+        (0.5, 0.5)
+    """
+    check_kernel_size(kernel_size)
+    if kernel_size == 1:
+        raise ValueError("Expected `kernel_size` of at least 3, got 1. A window of one pixel has no neighbours.")
+    weights = gaussian_window(kernel_size, sigma)
+    middle = kernel_size // 2
+    others = 1 - weights[middle, middle]
+    weights[middle, middle] = others
+    weights = weights / others
+    weights = weights / weights.sum()
+    centre = weights[middle, middle].item()
+    weights[middle, middle] = 0
+    return SVLSWeights(centre, weights)
+
+
+class SVLSSplit(NamedTuple):
+    """The parts of SVLS, each (N, H, W); see `svls_split`."""
+
+    cross_entropy: Tensor
+    constraint: Tensor
+    entropy: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        """1/2 (cross_entropy + constraint + entropy), which is SVLS."""
+        return (self.cross_entropy + self.constraint + self.entropy) / 2
+
+
+def svls_split(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    kernel_size: int = 3,
+    sigma: float = 1.0,
+    border: str = "inside",
+    ignore_index: int = -100,
+) -> SVLSSplit:
+    """SVLS taken apart: 1/2 [ CE(y, s) + KL(tau || s) + H(tau) ], each part pixel by pixel.
+
+    `entropy` H(tau) does not depend on the logits, so the loss is cross-entropy plus the penalty KL(tau || s) of the
+    constraint s = tau, at a balance of 1 : 1 that no parameter moves.
+
+    Args:
+        logits: (N, C, H, W).
+        target: (N, H, W), integers in [0, C) or `ignore_index`.
+        kernel_size, sigma, border, ignore_index: as in `nacl.losses.svls_loss`.
+
+    Returns:
+        `cross_entropy`, `constraint` and `entropy`, each (N, H, W), in nats, 0 at ignored pixels.
+
+    Raises:
+        ValueError, TypeError: as `nacl.losses.svls_loss`.
+
+    Example:
+        >>> target = torch.tensor([[[0, 0, 1]]])
+        >>> split = svls_split(torch.zeros(1, 2, 1, 3), target)
+        >>> split.entropy[0, 0, 1], split.loss.mean()
+        (tensor(0.6931), tensor(0.6931))
+    """
+    check_logits_and_target(logits, target, ignore_index)
+    log_probs = F.log_softmax(logits, dim=1)
+    options = {"kernel_size": kernel_size, "sigma": sigma, "border": border, "ignore_index": ignore_index}
+    tau = svls_prior(target, logits.shape[1], **options, dtype=logits.dtype)
+    y = one_hot(target, logits.shape[1], ignore_index=ignore_index, dtype=logits.dtype)
+    entropy = torch.special.entr(tau).sum(dim=1)
+    parts = (-(y * log_probs).sum(dim=1), -(tau * log_probs).sum(dim=1) - entropy, entropy)
+    valid = target != ignore_index
+    return SVLSSplit(*(torch.where(valid, part, 0) for part in parts))
+
+
+class SVLSGradient(NamedTuple):
+    """The two halves of SVLS's gradient in the logits, each (N, C, H, W); see `svls_gradient`."""
+
+    label: Tensor
+    constraint: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum, s - (y + tau) / 2."""
+        return self.label + self.constraint
+
+
+def svls_gradient(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    kernel_size: int = 3,
+    sigma: float = 1.0,
+    border: str = "inside",
+    ignore_index: int = -100,
+) -> SVLSGradient:
+    """Gradient of SVLS (reduction "sum") in the logits, in its two halves: (s - y) / 2 and (s - tau) / 2.
+
+    The first pulls the prediction to the label, the second to the neighbours, with the same weight 1/2 always.
+    Arguments and errors as in `svls_split`; both halves are (N, C, H, W), and 0 at ignored pixels.
+
+    Example:
+        >>> target = torch.tensor([[[0, 0, 1]]])
+        >>> halves = svls_gradient(torch.zeros(1, 2, 1, 3), target)
+        >>> halves.label[0, 1], halves.constraint[0, 1]
+        (tensor([[ 0.2500,  0.2500, -0.2500]]), tensor([[0.2500, 0.0000, 0.2500]]))
+    """
+    check_logits_and_target(logits, target, ignore_index)
+    probs = logits.softmax(dim=1)
+    options = {"kernel_size": kernel_size, "sigma": sigma, "border": border, "ignore_index": ignore_index}
+    tau = svls_prior(target, logits.shape[1], **options, dtype=logits.dtype)
+    y = one_hot(target, logits.shape[1], ignore_index=ignore_index, dtype=logits.dtype)
+    valid = (target != ignore_index).unsqueeze(1)
+    return SVLSGradient(*(torch.where(valid, (probs - goal) / 2, 0) for goal in (y, tau)))
