@@ -62,8 +62,10 @@ def check_kernel_size(kernel_size: object) -> None:
         raise ValueError(expectation("kernel_size", "to be odd", kernel_size, remedy=remedy))
 
 
-def check_labels(target: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Raise unless `target` is an integer map (N, H, W); on the CPU, unless its values are labels too.
+def check_labels(target: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """`target` in int64, once found to be an integer map (N, H, W); on the CPU, also to hold labels only.
+
+    (In uint8, 156 would equal an `ignore_index` of -100.)
 
     Values on another device are not scanned, because that would stop the device's queue; there the
     cross-entropy kernel itself refuses labels out of range.
@@ -74,6 +76,7 @@ def check_labels(target: Tensor, num_classes: int, ignore_index: int) -> None:
         raise TypeError(expectation("target", "of an integer dtype", target.dtype, remedy="Call target.long()"))
     if target.ndim != 3:
         raise ValueError(expectation("target", "of shape (N, H, W)", tuple(target.shape)))
+    target = target.long()
     if target.device.type == "cpu" and target.numel() and not _is_traced(target):
         outside = (target < 0) | (target >= num_classes)
         outside &= target != ignore_index
@@ -82,10 +85,11 @@ def check_labels(target: Tensor, num_classes: int, ignore_index: int) -> None:
             remedy = "Remap the labels or raise num_classes"
             got = target[outside][0].item()
             raise ValueError(expectation("target", rule, got, f"num_classes={num_classes}", remedy))
+    return target
 
 
-def check_logits_and_target(logits: Tensor, target: Tensor, ignore_index: int, name: str = "logits") -> None:
-    """Raise unless `logits` is floating (N, C, H, W) and `target` an integer label map (N, H, W) that fits it."""
+def check_logits_and_target(logits: Tensor, target: Tensor, ignore_index: int, name: str = "logits") -> Tensor:
+    """`target` in int64, once `logits` is found to be floating (N, C, H, W) and `target` a label map that fits it."""
     if not isinstance(logits, Tensor):
         raise TypeError(expectation(name, "to be a torch.Tensor", type(logits).__name__))
     if not logits.is_floating_point():
@@ -96,7 +100,7 @@ def check_logits_and_target(logits: Tensor, target: Tensor, ignore_index: int, n
     if isinstance(target, Tensor) and tuple(target.shape) != wanted:
         context = f"{name} {tuple(logits.shape)}"
         raise ValueError(expectation("target", f"of shape {wanted}", tuple(target.shape), context))
-    check_labels(target, logits.shape[1], ignore_index)
+    return check_labels(target, logits.shape[1], ignore_index)
 
 
 def check_not_nan(values: Tensor, argument: str) -> None:

@@ -36,7 +36,7 @@ def cross_entropy_loss(logits: Tensor, target: Tensor, *, ignore_index: int = -1
         >>> cross_entropy_loss(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long))
         tensor(1.3863)
     """
-    logits = _checked(logits, target, ignore_index, reduction)
+    logits, target = _checked(logits, target, ignore_index, reduction)
     pixel_loss = _cross_entropy_map(logits, target, ignore_index)
     return _reduce(pixel_loss, target, ignore_index, reduction)
 
@@ -82,7 +82,7 @@ def svls_loss(
     Departures from the authors' code: the weights follow their definition for every `kernel_size` (there, only for
     3); the default border counts pixels of the image only (there, "replicate"); pixels can be ignored.
     """
-    logits = _checked(logits, target, ignore_index, reduction)
+    logits, target = _checked(logits, target, ignore_index, reduction)
     label = neighbour_prior(
         target,
         logits.shape[1],
@@ -154,7 +154,7 @@ def nacl_loss(
     Departures from the authors' code: labels beyond the image do not count by default (there, they are background;
     `border="background"`); pixels can be ignored.
     """
-    logits = _checked(logits, target, ignore_index, reduction)
+    logits, target = _checked(logits, target, ignore_index, reduction)
     check_choice("penalty", penalty, PENALTIES)
     check_number("penalty_weight", penalty_weight, low=0)
     tau = neighbour_prior(
@@ -173,15 +173,15 @@ def nacl_loss(
     return _reduce(pixel_loss, target, ignore_index, reduction)
 
 
-def _checked(logits: Tensor, target: Tensor, ignore_index: int, reduction: str) -> Tensor:
-    """The logits in float32 or float64, once they, the labels and the reduction were found to be in order."""
-    check_logits_and_target(logits, target, ignore_index)
+def _checked(logits: Tensor, target: Tensor, ignore_index: int, reduction: str) -> tuple[Tensor, Tensor]:
+    """Logits in float32 or float64 and labels in int64, once they and the reduction were found to be in order."""
+    target = check_logits_and_target(logits, target, ignore_index)
     check_choice("reduction", reduction, REDUCTIONS)
-    return logits if logits.dtype == torch.float64 else logits.float()
+    return logits if logits.dtype == torch.float64 else logits.float(), target
 
 
 def _cross_entropy_map(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-    return F.cross_entropy(logits, target.long(), ignore_index=ignore_index, reduction="none")
+    return F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
 
 
 def _reduce(pixel_loss: Tensor, target: Tensor, ignore_index: int, reduction: str) -> Tensor:

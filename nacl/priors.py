@@ -66,7 +66,7 @@ def neighbour_shares(
         TypeError: `target` not of an integer dtype.
     """
     check_choice("border", border, BORDERS)
-    check_labels(target, num_classes, ignore_index)
+    target = check_labels(target, num_classes, ignore_index)
     ignored, of_no_class = -1, num_classes
     outside = {"inside": ignored, "replicate": None, "background": 0, "zero": of_no_class}[border]
     labels = torch.where(target == ignore_index, ignored, target)
@@ -123,8 +123,8 @@ def one_hot(
     target: Tensor, num_classes: int, *, ignore_index: int = -100, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Labels (N, H, W) as indicators (N, C, H, W); ignored pixels are 0 in every class."""
+    labels = check_labels(target, num_classes, ignore_index).unsqueeze(1)
     classes = torch.arange(num_classes, device=target.device).view(1, -1, 1, 1)
-    labels = target.unsqueeze(1)
     return ((labels == classes) & (labels != ignore_index)).to(dtype)
 
 
@@ -209,8 +209,8 @@ def mixed_windows(target: Tensor, *, kernel_size: int = 3, ignore_index: int = -
         tensor([[[False, False,  True,  True, False]]])
     """
     check_kernel_size(kernel_size)
+    valid = target.long() != ignore_index
     labels = target.float()
-    valid = target != ignore_index
     high, minus_low = (
         F.max_pool2d(torch.where(valid, x, -torch.inf), kernel_size, stride=1, padding=kernel_size // 2)
         for x in (labels, -labels)

@@ -96,7 +96,7 @@ def svls_split(
         >>> split.entropy[0, 0, 1], split.loss.mean()
         (tensor(0.6931), tensor(0.6931))
     """
-    check_logits_and_target(logits, target, ignore_index)
+    target = check_logits_and_target(logits, target, ignore_index)
     log_probs = F.log_softmax(logits, dim=1)
     options = {"kernel_size": kernel_size, "sigma": sigma, "border": border, "ignore_index": ignore_index}
     tau = svls_prior(target, logits.shape[1], **options, dtype=logits.dtype)
@@ -139,7 +139,7 @@ def svls_gradient(
         >>> halves.label[0, 1], halves.constraint[0, 1]
         (tensor([[ 0.2500,  0.2500, -0.2500]]), tensor([[0.2500, 0.0000, 0.2500]]))
     """
-    check_logits_and_target(logits, target, ignore_index)
+    target = check_logits_and_target(logits, target, ignore_index)
     probs = logits.softmax(dim=1)
     options = {"kernel_size": kernel_size, "sigma": sigma, "border": border, "ignore_index": ignore_index}
     tau = svls_prior(target, logits.shape[1], **options, dtype=logits.dtype)

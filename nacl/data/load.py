@@ -1,5 +1,6 @@
 """From a name or a path to a data set."""
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -57,12 +58,18 @@ def dataset_fingerprint(data: str) -> str:
     The same data elsewhere, or under other dates, has the same fingerprint.
     """
     source = resolve_data(data)
-    digest = hashlib.blake2b(digest_size=16)
     if source == "phantom":
-        digest.update(repr(phantom.PARAMETERS).encode())
-        return digest.hexdigest()
-    for file in acdc.files(source):
-        digest.update(file.relative_to(source).as_posix().encode() + b"\0")
+        return hashlib.blake2b(repr(phantom.PARAMETERS).encode(), digest_size=16).hexdigest()
+    stats = ((file, file.stat()) for file in acdc.files(source))
+    return _hash_of_files(source, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
+
+
+@functools.cache
+def _hash_of_files(folder: Path, listing: tuple[tuple[Path, int, int], ...]) -> str:
+    """Sizes and times are in `listing` only so that files that changed are read again within one process."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file, _, _ in listing:
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "blake2b").digest())
     return digest.hexdigest()

@@ -81,7 +81,7 @@ def _case(size: int, parameters: Parameters, split: str, index: int) -> Case:
     posterior = _posterior(size, parameters, rng)
     image = _image(posterior, parameters, rng)
     label = draw_labels(posterior, rng, correlation=parameters.correlation)
-    name = f"phantom{split[0]}{index:03d}"
+    name = f"{split}{index:03d}"
     return Case(name, split, image, label, (1.0, 1.0, 1.0), posterior.astype(np.float32))
 
 

@@ -8,6 +8,7 @@ from nacl.metrics.calibration import (
     expected_calibration_error,
     region_mask,
 )
+from nacl.metrics.scores import negative_log_likelihood, posterior_divergence
 from nacl.metrics.segmentation import dice_score, hausdorff_distance_95
 
 __all__ = [
@@ -18,5 +19,7 @@ __all__ = [
     "dice_score",
     "expected_calibration_error",
     "hausdorff_distance_95",
+    "negative_log_likelihood",
+    "posterior_divergence",
     "region_mask",
 ]

@@ -33,7 +33,7 @@ def region_mask(probs: Tensor, target: Tensor, region: str = "all", *, ignore_in
         ValueError: unknown `region`.
     """
     check_choice("region", region, REGIONS)
-    valid = target != ignore_index
+    valid = target.long() != ignore_index
     if region == "true_foreground":
         return valid & (target != 0)
     if region == "all":
@@ -130,11 +130,13 @@ class CalibrationError:
             ValueError: shapes that do not fit, labels or probabilities out of range, NaN, a changed number of classes.
             TypeError: dtypes that do not fit.
         """
-        check_logits_and_target(probs, target, self.ignore_index, name="probs")
+        target = check_logits_and_target(probs, target, self.ignore_index, name="probs")
         _check_probs(probs)
         where = region_mask(probs, target, self.region, ignore_index=self.ignore_index)
         if self.classwise:
-            correct = one_hot(target, probs.shape[1], dtype=torch.bool).movedim(1, 0)[:, where]
+            correct = one_hot(target, probs.shape[1], ignore_index=self.ignore_index, dtype=torch.bool).movedim(1, 0)[
+                :, where
+            ]
             confidence = probs.movedim(1, 0)[:, where]
         else:
             top, predicted = probs.max(dim=1)
@@ -242,4 +244,5 @@ def _bin_sums(confidence: Tensor, correct: Tensor, n_bins: int, *, drop_zeros: b
         weights = None if weights is None else weights.flatten()
         return torch.bincount(index.flatten(), weights, minlength=rows * n_bins).view(rows, n_bins)
 
-    return CalibrationBins(sums(counted).long(), sums(confidence.double()), sums(correct), total)
+    # bincount of nothing is int64 even with weights
+    return CalibrationBins(sums(counted).long(), sums(confidence.double()).double(), sums(correct).double(), total)

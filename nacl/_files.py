@@ -1,0 +1,52 @@
+"""Files appear under their name only when they are whole."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it takes that name at the end, or vanishes if anything fails.
+
+    Raises:
+        OSError: the disk is full or the folder can't be written; the message says which and what to do.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        if temporary.stat().st_size == 0:
+            raise OSError(errno.EIO, "nothing was written")
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            error.errno,
+            f"{reason} while writing {path}. Free some space or choose another folder, then start again; "
+            "finished runs and checkpoints are kept",
+        ) from error
+    finally:
+        if temporary is not None:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, all or nothing."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

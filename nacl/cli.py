@@ -1,0 +1,257 @@
+"""The shell's door: `nacl train | sweep | table | data`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from nacl.data import SPLITS, acdc, load_dataset, resolve_data
+from nacl.data.case import Case
+from nacl.evaluation import SUMMARY
+from nacl.experiments import GRIDS, PROFILES, Run, finished, load_result, plan, results_table, runs_folder, train_run
+from nacl.sweep import sweep
+
+TRAIN_EXAMPLES = """\
+examples:
+  nacl train                                            NACL on the embedded phantom
+  nacl train --loss svls --kernel-size 5 --seed 1       another loss
+  nacl train --data path/to/acdc --size 96 --epochs 12  real cardiac MRI
+
+A run that was finished before is shown and not trained again; one that was killed goes on from its last epoch.
+"""
+SWEEP_EXAMPLES = """\
+examples:
+  nacl sweep main                                       CE, SVLS and NACL on the embedded phantom
+  nacl sweep penalty-weight --seeds 3 --jobs 2          an ablation, two runs at a time
+  nacl sweep main --data path/to/acdc --profile full    the papers' protocol (use a GPU)
+  nacl sweep main --scheduler tcp://host:8786           on the workers of a Dask cluster
+  nacl sweep main --set epochs=5 filters=8              with other fields of a run
+
+Each run is notebooks/02_train.ipynb executed by papermill; the executed notebook lies in the run's folder. Runs that
+were finished before are not done again. A run that fails is reported, and the others go on.
+"""
+TABLE_EXAMPLES = """\
+examples:
+  nacl table                                            mean over the test cases of every finished run
+  nacl table --cases --csv results/main.csv             one row a test case, to a file
+  nacl table runs/nacl-phantom-*                        of these runs only
+"""
+DATA_EXAMPLES = """\
+examples:
+  nacl data list                                        what this machine can read
+  nacl data check path/to/acdc                          every file, to the last; cases, labels, problems
+  nacl data check phantom --picture phantom.png         with a picture
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status is 0, 1 where runs or files failed, or 2 for input that can't be used."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        print(f"nacl: {message}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("nacl: stopped. Finished runs and checkpoints are kept; the same command goes on.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nacl", description="Train and compare segmentation networks whose confidence can be trusted."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = _command(commands, "train", _train, "train and test one run", TRAIN_EXAMPLES)
+    for f in fields(Run):
+        _add_field(train, f)
+    _add_runs_folder(train)
+
+    many = _command(commands, "sweep", _sweep, "do all runs of a grid", SWEEP_EXAMPLES)
+    many.add_argument("grid", choices=GRIDS, metavar="GRID", help=f"one of: {', '.join(GRIDS)}")
+    many.add_argument("--data", default="phantom", help="'phantom', or the folder of a benchmark (default: phantom)")
+    many.add_argument("--profile", choices=PROFILES, default="quick", help="sizes and epochs (default: quick)")
+    many.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1 for each run (default: 1)")
+    many.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time here (default: 1)")
+    many.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, whose workers do the runs")
+    many.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="other fields of every run")
+    many.add_argument("--dry-run", action="store_true", help="list the runs and which are done, and do none")
+    _add_runs_folder(many)
+
+    table = _command(commands, "table", _table, "tabulate finished runs", TABLE_EXAMPLES)
+    table.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="run folders (default: all)")
+    table.add_argument("--cases", action="store_true", help="one row a test case instead of one a run")
+    table.add_argument("--csv", type=Path, metavar="FILE", help="write there instead of printing")
+    _add_runs_folder(table)
+
+    data = commands.add_parser("data", help="list and check data sets", epilog=DATA_EXAMPLES, formatter_class=_Help)
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    _command(actions, "list", _data_list, "what can be read", "")
+    check = _command(actions, "check", _data_check, "read every file of a data set", "")
+    check.add_argument("data", help="'phantom', or a folder")
+    check.add_argument("--size", type=int, default=96, help="of a slice of the phantom (default: 96)")
+    check.add_argument("--picture", type=Path, metavar="FILE", help="middle slices of six cases with their outlines")
+    return parser
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=110)
+
+
+def _command(commands, name: str, function, summary: str, examples: str) -> argparse.ArgumentParser:
+    description = f"{summary[0].upper()}{summary[1:]}."
+    parser = commands.add_parser(name, help=summary, description=description, epilog=examples, formatter_class=_Help)
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _add_runs_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="of run folders (default: $NACL_RUNS, else runs)")
+
+
+def _add_field(parser: argparse.ArgumentParser, f) -> None:
+    flag = "--" + f.name.replace("_", "-")
+    choices = f.metadata.get("choices")
+    text = f.metadata["help"] + (f": {', '.join(choices)}" if choices else "") + f" (default: {f.default})"
+    if f.type is bool:
+        parser.add_argument(flag, dest=f.name, action=argparse.BooleanOptionalAction, default=f.default, help=text)
+    else:
+        metavar = "NAME" if choices else {int: "N", float: "X", str: "VALUE"}[f.type]
+        parser.add_argument(flag, dest=f.name, type=f.type, default=f.default, metavar=metavar, help=text)
+
+
+def _train(options: argparse.Namespace) -> int:
+    run = Run(**{f.name: getattr(options, f.name) for f in fields(Run)})
+    if finished(run, options.runs):
+        print("This run was finished before; nothing is trained.")
+    with tqdm(total=run.epochs, unit="epoch", desc=f"{run.loss} on {Path(run.data).name}", disable=None) as bar:
+
+        def show(history: list[dict]) -> None:
+            bar.set_postfix(loss=f"{history[-1]['loss']:.4f}", valid_dice=f"{history[-1]['valid_dice']:.3f}")
+            bar.update(history[-1]["epoch"] - bar.n)
+
+        result = train_run(run, runs=options.runs, on_epoch=show)
+    columns = ["case", *SUMMARY]
+    print(result.cases[columns].to_string(index=False, float_format="%.3f"))
+    print(f"\nmean over {len(result.cases)} test cases ({result.info['dataset']}, distances in {result.info['unit']}):")
+    print(result.cases[columns[1:]].mean().to_string(float_format="%.4f"))
+    print(f"\n{result.folder}")
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    seeds = range(options.seeds)
+    fixed = dict(_assignment(text) for text in options.set)
+    runs = plan(options.grid, profile=options.profile, data=options.data, seeds=seeds, **fixed)
+    if options.dry_run:
+        for run in runs:
+            print(f"{'done' if finished(run, options.runs) else 'to do':6} {run}")
+        return 0
+    outcomes = sweep(runs, folder=options.runs, jobs=options.jobs, scheduler=options.scheduler)
+    failed = [outcome for outcome in outcomes if outcome.error]
+    for outcome in failed:
+        print(f"FAILED {outcome.run}\n  {outcome.error}\n  see {outcome.notebook}", file=sys.stderr)
+    done = [load_result(outcome.folder) for outcome in outcomes if not outcome.error]
+    if done:
+        _print_runs(results_table(done))
+    return 1 if failed else 0
+
+
+def _assignment(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    types = {f.name: f.type for f in fields(Run)}
+    if not equals or name not in types:
+        raise ValueError(f"Expected `--set` with FIELD=VALUE, got {text!r}. Fields: {', '.join(types)}.")
+    if types[name] is bool:
+        return name, value.lower() in ("1", "true", "yes")
+    return name, types[name](value)
+
+
+def _table(options: argparse.Namespace) -> int:
+    folders = options.folders or sorted(file.parent for file in (options.runs or runs_folder()).glob("*/run.json"))
+    if not folders:
+        where = options.runs or runs_folder()
+        raise FileNotFoundError(f"Expected finished runs in {where}, got none. Make some with `nacl sweep main`.")
+    table = results_table([load_result(folder) for folder in folders])
+    if not options.cases:
+        table = _mean_over_cases(table)
+    if options.csv:
+        options.csv.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(options.csv, index=False, float_format="%.6g")
+        print(f"{len(table)} rows in {options.csv}")
+    elif options.cases:
+        print(table.to_string(index=False, float_format="%.4f"))
+    else:
+        _print_runs(table)
+    return 0
+
+
+def _mean_over_cases(table: pd.DataFrame) -> pd.DataFrame:
+    keys = [f.name for f in fields(Run)] + ["identity", "commit", "device_name", "dataset"]
+    return table.groupby(keys, sort=False, dropna=False).mean(numeric_only=True).reset_index()
+
+
+def _print_runs(table: pd.DataFrame) -> None:
+    """Mean over test cases, with only the fields in which the runs differ."""
+    table = _mean_over_cases(table) if "case" in table else table
+    names = [f.name for f in fields(Run) if f.name not in ("device",)]
+    varying = [name for name in names if table[name].nunique() > 1 or name in ("loss", "seed")]
+    same = {name: table[name].iloc[0] for name in names if name not in varying}
+    print("the same in all:", ", ".join(f"{name}={value}" for name, value in same.items()))
+    print(table[[*varying, *SUMMARY]].to_string(index=False, float_format="%.4f"))
+
+
+def _data_list(options: argparse.Namespace) -> int:
+    print("phantom    embedded: a cardiac-like short axis, drawn from a posterior that is known at every pixel")
+    print("acdc       FOLDER/{train,valid,test}/patientXXX_frameYY.h5 with `img` and `mask`, 192 or 224 pixels wide")
+    return 0
+
+
+def _data_check(options: argparse.Namespace) -> int:
+    source = resolve_data(options.data)
+    if source == "phantom":
+        checked = [(case.name, case, "") for case in load_dataset("phantom", size=options.size).cases]
+    else:
+        checked = list(tqdm(acdc.check(source), total=len(acdc.files(source)), unit="file", disable=None))
+    cases = [case for _, case, _ in checked if case is not None]
+    problems = [problem for _, _, problem in checked if problem]
+    if cases:
+        print(_describe(cases, acdc.CLASS_NAMES).to_string(float_format="%.4f"))
+    for problem in problems:
+        print(f"PROBLEM {problem}", file=sys.stderr)
+    print(f"{len(cases)} cases can be used, {len(problems)} can't.")
+    if options.picture and cases:
+        from nacl.plots import contact_sheet  # matplotlib is slow to import
+
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
+        middles = {
+            f"{case.name} ({case.split})": (case.image[len(case.image) // 2], case.label[len(case.image) // 2])
+            for case in cases[:: max(1, len(cases) // 6)][:6]
+        }
+        contact_sheet(middles, len(acdc.CLASS_NAMES)).savefig(options.picture, dpi=120)
+        print(f"picture in {options.picture}")
+    return 1 if problems else 0
+
+
+def _describe(cases: Sequence[Case], class_names: Sequence[str]) -> pd.DataFrame:
+    """One row a split: patients, cases, slices, and the share of pixels of each class."""
+    rows = {}
+    for split in SPLITS:
+        of_split = [case for case in cases if case.split == split]
+        counts = sum((np.bincount(c.label.ravel(), minlength=len(class_names)) for c in of_split), np.zeros(1))
+        shares = counts / max(1, counts.sum())
+        rows[split] = {
+            "patients": len({case.patient for case in of_split}),
+            "cases": len(of_split),
+            "slices": sum(len(case.image) for case in of_split),
+            **dict(zip(class_names, shares if of_split else [0.0] * len(class_names), strict=True)),
+        }
+    return pd.DataFrame(rows).T.astype({"patients": int, "cases": int, "slices": int})

@@ -1,0 +1,354 @@
+"""A run is a set of plain values; what it gives lies in a folder that is named after them."""
+
+import hashlib
+import itertools
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+from torch import nn
+
+from nacl._checks import check_choice, check_integer, check_number, expectation
+from nacl._files import whole_file, write_text
+from nacl.data import Case, Dataset, dataset_fingerprint, load_dataset
+from nacl.data.load import PROJECT_ROOT
+from nacl.evaluation import evaluate
+from nacl.losses import LOSSES, build_loss, loss_options
+from nacl.models import MODELS, build_model
+from nacl.training import DEVICES, fit, predict, resolve_device, save_tensors
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def _choice(default: object, help: str, **metadata: object):
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that decides the numbers of one training; the parameters of `notebooks/02_train`, name for name.
+
+    Raises:
+        ValueError: an unknown name (the nearest is suggested) or a number out of range, when it is made.
+        TypeError: a value of another type.
+    """
+
+    loss: str = _choice("nacl", "training loss", choices=LOSSES)
+    penalty_weight: float = _choice(0.1, "lambda of NACL; lambda_paper = penalty_weight / number of classes")
+    penalty: str = _choice("l1", "distance of the logits from tau", choices=("l1", "l2"))
+    prior: str = _choice("mean", "what tau is", choices=("mean", "gaussian"))
+    kernel_size: int = _choice(3, "width of the window in pixels, odd (SVLS, NACL)")
+    sigma: float = _choice(1.0, "standard deviation of Gaussian windows in pixels (SVLS, NACL)")
+    border: str = _choice(
+        "inside", "what counts beyond the image", choices=("inside", "replicate", "background", "zero")
+    )
+    softmax: bool = _choice(False, "constrain the softmax instead of the logits (NACL)")
+    model: str = _choice("unet", "network", choices=MODELS)
+    filters: int = _choice(16, "channels of the network at full resolution")
+    data: str = _choice("phantom", "'phantom', or the folder of a benchmark")
+    size: int = _choice(64, "height and width of a slice in pixels, a multiple of 32")
+    epochs: int = _choice(20, "passes over the training slices")
+    batch_size: int = _choice(4, "slices in a step")
+    learning_rate: float = _choice(1e-3, "of Adam; times 0.1 after half of the epochs")
+    seed: int = _choice(0, "of weights and order of slices")
+    device: str = _choice("auto", "where to train; not part of the run's identity", choices=DEVICES)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.type is float and isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, f.name, float(value))
+            elif type(value) is not f.type:
+                raise TypeError(expectation(f.name, f"of type {f.type.__name__}", repr(value)))
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("model", self.model, MODELS)
+        check_choice("device", self.device, DEVICES)
+        for name in ("filters", "epochs", "batch_size", "size"):
+            check_integer(name, getattr(self, name), low=1)
+        check_integer("seed", self.seed, low=0)
+        check_number("learning_rate", self.learning_rate, low=0, open_low=True)
+        if self.size % 32:
+            near = max(32, round(self.size / 32) * 32)
+            raise ValueError(expectation("size", "to be a multiple of 32", self.size, remedy=f"Use {near}"))
+        build_loss(self.loss, **self.loss_options())
+
+    def loss_options(self) -> dict[str, object]:
+        """The fields that the loss takes; the others do not touch this run."""
+        known = loss_options(LOSSES[self.loss].function)
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name in known}
+
+    def values(self) -> dict[str, object]:
+        """What this run depends on: its fields, without `device` and the options that its loss does not take."""
+        values = asdict(self)
+        del values["device"]
+        for name in {option for loss in LOSSES.values() for option in loss_options(loss.function)}:
+            if name in values and name not in self.loss_options():
+                del values[name]
+        return values
+
+    def identity(self) -> str:
+        """A hash of the values, the package's source and the data's content (not its path)."""
+        values = {**self.values(), "data": dataset_fingerprint(self.data), "source": source_hash()}
+        return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+    def folder(self, runs: Path | None = None) -> Path:
+        """Where this run's files are, under `runs` (by default `runs_folder()`)."""
+        return (runs or runs_folder()) / f"{self.loss}-{Path(self.data).name}-{self.identity()}"
+
+
+PROFILES = {
+    # minutes on two CPU cores; "embedded" for the phantom, "benchmark" for folders
+    "quick": {
+        "embedded": {"size": 64, "filters": 16, "epochs": 20, "batch_size": 4},
+        "benchmark": {"size": 96, "filters": 16, "epochs": 12, "batch_size": 8},
+    },
+    # the papers' protocol, for a GPU
+    "full": {
+        "embedded": {"size": 96, "filters": 32, "epochs": 100, "batch_size": 4},
+        "benchmark": {"size": 192, "filters": 32, "epochs": 100, "batch_size": 4},
+    },
+}
+
+GRIDS = {
+    "main": [{"loss": ["ce"]}, {"loss": ["svls"]}, {"loss": ["nacl"]}],
+    "penalty-weight": [{"loss": ["nacl"], "penalty_weight": [0.01, 0.03, 0.1, 0.3, 1.0]}],
+    "kernel-size": [{"loss": ["svls", "nacl"], "kernel_size": [3, 5, 7, 9]}],
+    "prior": [{"loss": ["nacl"], "prior": ["mean", "gaussian"]}],
+    "penalty": [{"loss": ["nacl"], "penalty": ["l1", "l2"], "softmax": [False, True]}],
+    "model": [{"loss": ["ce", "svls", "nacl"], "model": ["unet", "smp.Unet"]}],
+}
+
+
+def plan(
+    grid: str, *, profile: str = "quick", data: str = "phantom", seeds: Sequence[int] = (0,), **fixed: object
+) -> list[Run]:
+    """The runs of a grid: all combinations of its values, for each seed.
+
+    Args:
+        grid: a key of `GRIDS`.
+        profile: a key of `PROFILES`.
+        data: as `Run.data`.
+        seeds: one run each.
+        fixed: fields of `Run` that override the profile's.
+
+    Raises:
+        ValueError: unknown `grid`, `profile` or field, values that `Run` refuses.
+
+    Example:
+        >>> [(run.loss, run.seed) for run in plan("main", seeds=[0, 1])]
+        [('ce', 0), ('ce', 1), ('svls', 0), ('svls', 1), ('nacl', 0), ('nacl', 1)]
+    """
+    check_choice("grid", grid, GRIDS)
+    check_choice("profile", profile, PROFILES)
+    for name in fixed:
+        check_choice("field", name, [f.name for f in fields(Run)])
+    base = PROFILES[profile]["embedded" if data == "phantom" else "benchmark"]
+    base = {**base, "data": data, **fixed}
+    runs = []
+    for part in GRIDS[grid]:
+        for values in itertools.product(*part.values()):
+            runs += [Run(**{**base, **dict(zip(part, values, strict=True)), "seed": seed}) for seed in seeds]
+    return runs
+
+
+def runs_folder() -> Path:
+    """$NACL_RUNS, else `runs` beside the package where that is a checkout, else `runs` in the working directory."""
+    if "NACL_RUNS" in os.environ:
+        return Path(os.environ["NACL_RUNS"]).absolute()
+    checkout = (PROJECT_ROOT / "pyproject.toml").exists()
+    return (PROJECT_ROOT if checkout else Path.cwd()) / "runs"
+
+
+def source_hash() -> str:
+    """A hash of the package's Python source, so that numbers of another version are never taken for this one's."""
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(PACKAGE.rglob("*.py")):
+        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run left in its folder.
+
+    Attributes:
+        run: its values.
+        folder: where it lies.
+        info: `run.json`: values, identity, commit, versions, device, times.
+        history: one row an epoch.
+        cases: one row a test case, with its metrics.
+        bins: one row a region and bin, summed over the test cases.
+    """
+
+    run: Run
+    folder: Path
+    info: dict
+    history: pd.DataFrame
+    cases: pd.DataFrame
+    bins: pd.DataFrame
+
+    def dataset(self) -> Dataset:
+        """The data of this run, at its size."""
+        return load_dataset(self.run.data, size=self.run.size)
+
+    def model(self) -> nn.Module:
+        """The network with the weights of its best epoch, on the CPU."""
+        model = build_model(self.run.model, 1, len(self.info["class_names"]), filters=self.run.filters)
+        model.load_state_dict(load_file(self.folder / "weights.safetensors"))
+        return model.eval()
+
+    def predict(self, case: Case) -> torch.Tensor:
+        """Class probabilities (D, C, H, W) of a case."""
+        return predict(self.model(), case, device=self.run.device)
+
+
+def finished(run: Run, runs: Path | None = None) -> Result | None:
+    """The result of a run that was finished, or None."""
+    folder = run.folder(runs)
+    return load_result(folder) if (folder / "run.json").exists() else None
+
+
+def load_result(folder: Path) -> Result:
+    """The result in a finished run's folder.
+
+    Raises:
+        FileNotFoundError: no finished run there.
+    """
+    if not (folder / "run.json").exists():
+        raise FileNotFoundError(f"Expected a finished run in {folder}, got no run.json. Train it with `nacl train`.")
+    info = json.loads((folder / "run.json").read_text())
+    tables = (pd.read_csv(folder / f"{name}.csv") for name in ("history", "metrics", "bins"))
+    return Result(Run(**info["run"]), folder, info, *tables)
+
+
+def train_run(run: Run, *, runs: Path | None = None, on_epoch: Callable[[list[dict]], None] | None = None) -> Result:
+    """Train, test and file a run, or read it if that was done before.
+
+    A run that was killed goes on from its last epoch. Two processes may ask for the same run: one trains, the other
+    waits and reads. `run.json` is written last, so a folder that has it is complete.
+
+    Args:
+        run: what to do.
+        runs: the folder of run folders, by default `runs_folder()`.
+        on_epoch: called with the history after each epoch trained here.
+
+    Raises:
+        FileNotFoundError, ValueError: data or values that can't be used.
+        FloatingPointError: the loss is not finite.
+        OSError: a file can't be written.
+    """
+    identity, source, fingerprint = run.identity(), source_hash(), dataset_fingerprint(run.data)
+    folder = run.folder(runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if (folder / "run.json").exists():
+            return load_result(folder)
+        start = time.perf_counter()
+        dataset = load_dataset(run.data, size=run.size)
+        history, model = _train(run, dataset, folder, on_epoch)
+        cases, bins = evaluate(model, dataset.split("test"), dataset.num_classes, device=run.device)
+        for name, table in (("history", history), ("metrics", cases), ("bins", bins)):
+            _write_csv(folder / f"{name}.csv", table)
+        save_tensors(folder / "weights.safetensors", model.state_dict())
+        info = {
+            "run": asdict(run),
+            "identity": identity,
+            "dataset": dataset.name,
+            "class_names": dataset.class_names,
+            "unit": dataset.unit,
+            "data_fingerprint": fingerprint,
+            "source": source,
+            **provenance(run.device),
+            "seconds": round(time.perf_counter() - start, 1),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_text(folder / "run.json", json.dumps(info, indent=1))
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+        return load_result(folder)
+
+
+def _train(
+    run: Run, dataset: Dataset, folder: Path, on_epoch: Callable[[list[dict]], None] | None
+) -> tuple[pd.DataFrame, nn.Module]:
+    with torch.random.fork_rng():
+        torch.manual_seed(run.seed)
+        model = build_model(run.model, 1, dataset.num_classes, filters=run.filters)
+
+    def file_history(history: list[dict]) -> None:
+        _write_csv(folder / "history.csv", pd.DataFrame(history))
+        if on_epoch is not None:
+            on_epoch(history)
+
+    history = fit(
+        model,
+        build_loss(run.loss, **run.loss_options()),
+        dataset.split("train"),
+        dataset.split("valid"),
+        dataset.num_classes,
+        epochs=run.epochs,
+        batch_size=run.batch_size,
+        learning_rate=run.learning_rate,
+        seed=run.seed,
+        device=run.device,
+        checkpoint=folder / "checkpoint.safetensors",
+        on_epoch=file_history,
+    )
+    return pd.DataFrame(history), model
+
+
+def results_table(results: Sequence[Result]) -> pd.DataFrame:
+    """One row a test case and run: the fields of `Run`, the case's metrics, and commit, device and identity.
+
+    Two runs of one table may differ in any field; nothing is averaged here.
+    """
+    tables = []
+    for result in results:
+        where = {name: result.info[name] for name in ("identity", "commit", "device_name", "dataset")}
+        tables.append(result.cases.assign(**{**asdict(result.run), **where}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def provenance(device: str) -> dict[str, str]:
+    """The commit, the versions and the device that numbers were made with."""
+    place = resolve_device(device)
+    name = (
+        torch.cuda.get_device_name(place)
+        if place.type == "cuda"
+        else f"{place.type}, {torch.get_num_threads()} threads"
+    )
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device_name": name,
+    }
+
+
+def _commit() -> str:
+    """The checkout's commit, with "-dirty" where the package differs from it; "unknown" outside a checkout."""
+    git = ["git", "-C", str(PACKAGE)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("-dirty" if changed.strip() else "")
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    with whole_file(path) as temporary:
+        table.to_csv(temporary, index=False)

@@ -1,0 +1,138 @@
+"""Tables and arrays to Axes, in Wong's colours (Nature Methods 2011), which colour-blind readers can tell apart."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+CLASS_COLOURS = ("#000000", "#0072B2", "#E69F00", "#CC3311", "#009E73", "#CC79A7", "#56B4E9")
+LOSS_COLOURS = {"ce": "#555555", "svls": "#E69F00", "nacl": "#0072B2"}
+LOSS_NAMES = {"ce": "CE", "svls": "SVLS", "nacl": "NACL"}
+
+
+def learning_curves(history: pd.DataFrame) -> Figure:
+    """Training loss and validation Dice by epoch, with the best epoch marked.
+
+    Args:
+        history: columns `epoch`, `loss`, `valid_dice`.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    left.plot(history["epoch"], history["loss"], color="#555555")
+    left.set(xlabel="epoch", ylabel="training loss")
+    right.plot(history["epoch"], history["valid_dice"], color="#0072B2")
+    best = history.loc[history["valid_dice"][::-1].idxmax()]
+    right.plot(best["epoch"], best["valid_dice"], "o", color="#CC3311")
+    right.annotate(
+        f"best: {best['valid_dice']:.3f}",
+        (best["epoch"], best["valid_dice"]),
+        xytext=(-6, -16),
+        textcoords="offset points",
+        ha="right",
+    )
+    right.set(xlabel="epoch", ylabel="validation Dice", ylim=(0, 1))
+    return figure
+
+
+def reliability_diagram(bins: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """Accuracy against confidence; the diagonal is perfect, below it is over-confident. Dots grow with their pixels.
+
+    Args:
+        bins: for each name, columns `count`, `confidence_sum`, `correct_sum`, one row a bin. A name in `LOSS_NAMES`
+            has its colour.
+        ax: where to draw, by default new Axes.
+    """
+    ax = ax or plt.subplots(figsize=(4, 4), layout="constrained")[1]
+    ax.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
+    for name, table in bins.items():
+        table = table[table["count"] > 0]
+        share = table["count"] / table["count"].sum()
+        confidence, accuracy = table["confidence_sum"] / table["count"], table["correct_sum"] / table["count"]
+        line = ax.plot(confidence, accuracy, color=LOSS_COLOURS.get(name), label=LOSS_NAMES.get(name, name))[0]
+        ax.scatter(confidence, accuracy, s=8 + 120 * np.sqrt(share), color=line.get_color())
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.legend(frameon=False)
+    return ax
+
+
+def outlines(image: ArrayLike, labels: Mapping[str, ArrayLike], class_names: Sequence[str]) -> Figure:
+    """One slice with the outlines of each label map over it, side by side.
+
+    Args:
+        image: (H, W).
+        labels: for each title, a label map (H, W).
+        class_names: of the labels, background first.
+    """
+    width = 2.6 * len(labels)
+    figure, axes = plt.subplots(1, len(labels), figsize=(width, 3.1), layout="constrained", squeeze=False)
+    for ax, (title, label) in zip(axes[0], labels.items(), strict=True):
+        ax.imshow(image, cmap="gray")
+        _draw_outlines(ax, np.asarray(label), len(class_names))
+        ax.set_title(title)
+        ax.axis("off")
+    handles = [plt.Line2D([], [], color=CLASS_COLOURS[k], label=name) for k, name in enumerate(class_names) if k]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    return figure
+
+
+def _draw_outlines(ax: Axes, label: np.ndarray, num_classes: int) -> None:
+    for k in range(1, num_classes):
+        if (label == k).any() and not (label == k).all():
+            ax.contour(label == k, levels=[0.5], colors=[CLASS_COLOURS[k]], linewidths=1.4)
+
+
+def maps(images: Mapping[str, ArrayLike], *, label: str, limits: tuple[float, float] = (0, 1)) -> Figure:
+    """Pictures of one quantity side by side, with one colour bar.
+
+    Args:
+        images: for each title, an array (H, W).
+        label: of the colour bar.
+        limits: values of its ends.
+    """
+    width = 2.6 * len(images)
+    figure, axes = plt.subplots(1, len(images), figsize=(width, 2.9), layout="constrained", squeeze=False)
+    for ax, (title, image) in zip(axes[0], images.items(), strict=True):
+        shown = ax.imshow(image, cmap="cividis", vmin=limits[0], vmax=limits[1])
+        ax.set_title(title)
+        ax.axis("off")
+    figure.colorbar(shown, ax=axes, label=label, shrink=0.8)
+    return figure
+
+
+def by_case(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
+    """The test cases of each loss as dots, with their median and quartiles, one panel a metric.
+
+    Args:
+        table: one row a case and run, with the column `loss` and the metrics.
+        metrics: for each column, the label of its axis.
+    """
+    figure, axes = plt.subplots(1, len(metrics), figsize=(2.5 * len(metrics), 3.2), layout="constrained", squeeze=False)
+    order = [loss for loss in LOSS_NAMES if loss in set(table["loss"])]
+    for ax, (column, label) in zip(axes[0], metrics.items(), strict=True):
+        sns.boxplot(table, x="loss", y=column, order=order, ax=ax, color="#dddddd", fliersize=0, width=0.6)
+        sns.stripplot(
+            table, x="loss", y=column, order=order, hue="loss", palette=LOSS_COLOURS, legend=False, ax=ax, size=4
+        )
+        ax.set_xticks(range(len(order)), [LOSS_NAMES[loss] for loss in order])
+        ax.set(xlabel="", ylabel=label)
+    return figure
+
+
+def contact_sheet(slices: Mapping[str, tuple[ArrayLike, ArrayLike]], num_classes: int) -> Figure:
+    """Slices side by side, each with the outlines of its own labels.
+
+    Args:
+        slices: for each title, an image (H, W) and a label map (H, W).
+        num_classes: C.
+    """
+    figure, axes = plt.subplots(1, len(slices), figsize=(2.4 * len(slices), 2.7), layout="constrained", squeeze=False)
+    for ax, (title, (image, label)) in zip(axes[0], slices.items(), strict=True):
+        ax.imshow(image, cmap="gray")
+        _draw_outlines(ax, np.asarray(label), num_classes)
+        ax.set_title(title, fontsize=9)
+        ax.axis("off")
+    return figure

@@ -1,0 +1,161 @@
+"""Many runs: each is the train notebook executed by papermill, here or on a Dask cluster.
+
+A run is a process of its own. What kills it, or the process of another run, leaves the others alone.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from nacl.data.load import PROJECT_ROOT, resolve_data
+from nacl.experiments import Run, runs_folder
+
+NOTEBOOK = PROJECT_ROOT / "notebooks" / "02_train.ipynb"
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run of a sweep ended: `error` is empty for a finished run, else what its notebook died of."""
+
+    run: Run
+    folder: Path
+    error: str = ""
+
+    @property
+    def notebook(self) -> Path:
+        """The executed notebook, as far as it came."""
+        return self.folder / ("failed.ipynb" if self.error else "notebook.ipynb")
+
+
+def sweep(
+    runs: Sequence[Run],
+    *,
+    folder: Path | None = None,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    notebook: Path = NOTEBOOK,
+) -> list[Outcome]:
+    """Do all runs that are not done yet, and say how each ended.
+
+    Args:
+        runs: what to do; runs of the same identity are done once.
+        folder: of the run folders, by default `runs_folder()`. With a scheduler all workers must see it, and the data.
+        jobs: runs at a time on this machine, which share its cores.
+        scheduler: address of a Dask scheduler ("tcp://host:8786"); its workers then do the runs instead.
+        notebook: executed with the fields of `Run` as its parameters.
+
+    Returns:
+        One outcome a run, in order. A run that failed does not stop the others.
+
+    Raises:
+        ValueError: `jobs` below 1.
+        FileNotFoundError: no such data or notebook.
+        OSError: no scheduler answers there.
+    """
+    if jobs < 1:
+        raise ValueError(f"Expected `jobs` of at least 1, got {jobs}.")
+    if not notebook.exists():
+        raise FileNotFoundError(f"Expected the train notebook at {notebook}, got no file. Sweep from a checkout.")
+    folder = (folder or runs_folder()).absolute()
+    by_folder = {run.folder(folder): run for run in runs}
+    todo = {place: run for place, run in by_folder.items() if not _is_done(place)}
+    outcomes = {place: Outcome(run, place) for place, run in by_folder.items()}
+    with _executor(scheduler, jobs) as submit:
+        futures = {submit(execute_notebook, run, place, notebook): place for place, run in todo.items()}
+        for future in _in_order_of_end(futures, todo, len(by_folder)):
+            place = futures[future]
+            outcomes[place] = Outcome(todo[place], place, _error(future))
+    return [outcomes[run.folder(folder)] for run in runs]
+
+
+def execute_notebook(run: Run, folder: Path, notebook: Path = NOTEBOOK, threads: int | None = None) -> str:
+    """Execute the train notebook for `run` in a process of its own; what it died of, or "" if it finished.
+
+    The notebook appears as `notebook.ipynb` in the run's folder when it is whole, as `failed.ipynb` when it died.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "failed.ipynb").unlink(missing_ok=True)
+    parameters = json.dumps({**asdict(run), "data": str(resolve_data(run.data))})  # JSON is YAML
+    environment = {**os.environ, "NACL_RUNS": str(folder.parent), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    with tempfile.TemporaryDirectory(prefix=".running-", dir=folder) as scratch:
+        output = Path(scratch) / "notebook.ipynb"
+        command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar"]
+        done = subprocess.run(
+            [*command, "--parameters_yaml", parameters], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            output.replace(folder / "notebook.ipynb")
+            return ""
+        if output.exists():
+            output.replace(folder / "failed.ipynb")
+        return _last_words(done.stderr, done.returncode)
+
+
+def _is_done(folder: Path) -> bool:
+    return (folder / "run.json").exists() and (folder / "notebook.ipynb").exists()
+
+
+def _last_words(stderr: str, code: int) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    named = [line for line in lines if "Error" in line.split(":")[0]]
+    return (named or lines or [f"papermill ended with code {code}"])[-1]
+
+
+@contextmanager
+def _executor(scheduler: str | None, jobs: int) -> Iterator[Callable[..., Future]]:
+    """A function that submits a call: to threads that wait for processes here, or to the workers of a cluster."""
+    if scheduler is None:
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        with ThreadPoolExecutor(jobs) as pool:
+            yield lambda function, *arguments: pool.submit(function, *arguments, threads)
+        return
+    from distributed import Client  # in the extra `cluster`
+
+    with Client(scheduler, timeout="20s") as client:
+        yield lambda function, *arguments: client.submit(function, *arguments, pure=False)
+
+
+def _error(future: Future) -> str:
+    try:
+        return future.result()
+    except Exception as error:  # whatever a worker died of is that run's outcome and not the sweep's end
+        return f"{type(error).__name__}: {error}"
+
+
+def _in_order_of_end(futures: dict[Future, Path], todo: dict[Path, Run], planned: int) -> Iterator[Future]:
+    """Each future when it has ended, under a progress bar of epochs that the runs' histories feed."""
+    waiting = set(futures)
+    total = sum(run.epochs for run in todo.values())
+    with tqdm(total=total, unit="epoch", desc=f"{len(todo)} of {planned} runs to do", disable=not todo) as bar:
+        while waiting:
+            ended = {future for future in waiting if future.done()}
+            for future in ended:
+                place = futures[future]
+                error = _error(future)
+                bar.write(f"{'FAILED  ' if error else 'finished'} {place.name} {error}".rstrip())
+                yield future
+            waiting -= ended
+            bar.n = sum(todo[p].epochs if f not in waiting else _epochs_done(p) for f, p in futures.items())
+            bar.refresh()
+            if waiting:
+                time.sleep(POLL_SECONDS)
+
+
+def _epochs_done(folder: Path) -> int:
+    try:
+        return max(0, (folder / "history.csv").read_text().count("\n") - 1)
+    except FileNotFoundError:
+        return 0

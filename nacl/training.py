@@ -1,0 +1,250 @@
+"""Fit a network to cases, and predict cases with it."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nacl._checks import check_choice, check_integer, check_number, expectation
+from nacl._files import whole_file
+from nacl.data import Case, stack_slices
+from nacl.metrics import dice_score
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+LEARNING_RATE_DROP = 0.1  # after half of the epochs: the papers' StepLR(50, 0.1) of 100
+PREDICTION_BATCH = 32
+
+log = logging.getLogger(__name__)
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device that `device` names; "auto" is CUDA where there is one, else MPS, else the CPU.
+
+    Raises:
+        ValueError: unknown name, or a device that this machine does not have.
+    """
+    check_choice("device", device, DEVICES)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, found in there.items() if found)
+    if not there[device]:
+        remedy = "Use 'auto' or 'cpu'"
+        raise ValueError(expectation("device", "to be one that this machine has", repr(device), remedy=remedy))
+    return torch.device(device)
+
+
+def fit(
+    model: nn.Module,
+    loss: nn.Module,
+    train: Sequence[Case],
+    valid: Sequence[Case],
+    num_classes: int,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[list[dict]], None] | None = None,
+) -> list[dict]:
+    """Train `model` in place by the papers' protocol, and leave it with the weights of its best epoch.
+
+    Adam at `learning_rate`, times 0.1 after half of the epochs; slices in a new order each epoch, without
+    augmentation; the best epoch is the one of highest validation Dice. On CUDA the network runs in bfloat16 and the
+    loss in float32. All randomness of an epoch is a function of (seed, epoch), so that a run that was killed and one
+    that was not end with the same numbers on one device.
+
+    Args:
+        model: maps images (N, 1, H, W) to logits (N, num_classes, H, W).
+        loss: maps logits and labels (N, H, W) to a number.
+        train: cases to learn from; all their slices have one size.
+        valid: cases to choose the epoch by.
+        num_classes: C.
+        epochs: passes over the training slices.
+        batch_size: slices in a step.
+        learning_rate: of Adam, positive.
+        seed: of the order of slices and of what is random in the network.
+        device: one of `DEVICES`.
+        checkpoint: file that is read if it exists and written after each epoch.
+        on_epoch: called with the history after each epoch that was trained here.
+
+    Returns:
+        One row an epoch: `epoch` (from 1), `loss`, `learning_rate`, `valid_dice`, `seconds`.
+
+    Raises:
+        ValueError: a number out of range, NaN in the loss on the CPU, logits of another shape than the labels.
+        FloatingPointError: the mean loss of an epoch is not finite; the last checkpoint stays.
+        OSError: the checkpoint can't be written.
+    """
+    check_integer("epochs", epochs, low=1)
+    check_integer("batch_size", batch_size, low=1)
+    check_number("learning_rate", learning_rate, low=0, open_low=True)
+    place = resolve_device(device)
+    model.to(place, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    history, best = _restore(checkpoint, model, optimizer)
+    images, labels = (_keep_near(tensor, place) for tensor in stack_slices(train))
+
+    with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        for epoch in range(len(history), epochs):
+            start = time.perf_counter()
+            torch.manual_seed(_epoch_seed(seed, epoch))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * (LEARNING_RATE_DROP if epoch >= math.ceil(epochs / 2) else 1)
+            mean_loss = _train_epoch(model, loss, optimizer, images, labels, batch_size, place)
+            if not math.isfinite(mean_loss):
+                raise FloatingPointError(
+                    f"Expected a finite loss, got {mean_loss} in epoch {epoch + 1}. "
+                    "Lower learning_rate or penalty_weight."
+                )
+            valid_dice = _validation_dice(model, valid, num_classes, place)
+            history.append(
+                {
+                    "epoch": epoch + 1,
+                    "loss": mean_loss,
+                    "learning_rate": optimizer.param_groups[0]["lr"],
+                    "valid_dice": valid_dice,
+                    "seconds": time.perf_counter() - start,
+                }
+            )
+            if valid_dice >= max(row["valid_dice"] for row in history):
+                best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+            if checkpoint is not None:
+                _save(checkpoint, model, optimizer, history, best)
+            if on_epoch is not None:
+                on_epoch(history)
+    model.load_state_dict(best)
+    return history
+
+
+def predict(model: nn.Module, case: Case, *, device: str = "auto") -> Tensor:
+    """Class probabilities (D, C, H, W) of a case, float32 on the CPU.
+
+    Raises:
+        ValueError: unknown or missing device.
+    """
+    place = resolve_device(device)
+    model.to(place, memory_format=torch.channels_last)
+    return torch.cat([logits.softmax(dim=1).cpu() for logits in _logits(model, case, place)])
+
+
+def _train_epoch(
+    model: nn.Module,
+    loss: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    batch_size: int,
+    device: torch.device,
+) -> float:
+    model.train()
+    total = torch.zeros((), device=device)
+    order = torch.randperm(len(images)).to(images.device)
+    for batch in order.split(batch_size):
+        image = images[batch].to(device, non_blocking=True, memory_format=torch.channels_last)
+        label = labels[batch].to(device, non_blocking=True).long()
+        optimizer.zero_grad(set_to_none=True)
+        with _autocast(device):
+            logits = model(image)
+        batch_loss = loss(logits.float(), label)
+        batch_loss.backward()
+        optimizer.step()
+        total += batch_loss.detach() * len(batch)
+    return total.item() / len(images)
+
+
+@torch.inference_mode()
+def _logits(model: nn.Module, case: Case, device: torch.device) -> list[Tensor]:
+    model.eval()
+    images = torch.from_numpy(case.image).unsqueeze(1)
+    batches = []
+    for image in images.split(PREDICTION_BATCH):
+        with _autocast(device):
+            logits = model(image.to(device, memory_format=torch.channels_last))
+        batches.append(logits.float())
+    return batches
+
+
+def _validation_dice(model: nn.Module, cases: Sequence[Case], num_classes: int, device: torch.device) -> float:
+    """Mean over cases of the mean Dice of the foreground classes that the case or its prediction has."""
+    scores = []
+    for case in cases:
+        predicted: NDArray = torch.cat([logits.argmax(dim=1) for logits in _logits(model, case, device)]).cpu().numpy()
+        scores.append(dice_score(predicted, case.label, num_classes))
+    per_class = np.array(scores)
+    per_case = [np.nanmean(row) for row in per_class if not np.isnan(row).all()]
+    return float(np.mean(per_case)) if per_case else 0.0
+
+
+def _autocast(device: torch.device) -> torch.autocast | nullcontext:
+    return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def _keep_near(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device where it takes at most half of the free memory, else pinned, so that copies overlap with work."""
+    if device.type == "cuda" and tensor.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return tensor.pin_memory()
+    return tensor.to(device)
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _save(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict], best: dict[str, Tensor]
+) -> None:
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in state.items()}
+    save_tensors(path, tensors, {"history": json.dumps(history)})
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write named tensors as safetensors, all or nothing."""
+    with whole_file(path) as temporary:
+        try:
+            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(None, str(error)) from error
+
+
+def _restore(
+    path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[list[dict], dict[str, Tensor]]:
+    """Put a checkpoint's state into model and optimiser; its history and best weights, or none where there is none."""
+    if path is None or not path.exists():
+        return [], {}
+    try:
+        with safe_open(path, "pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, not a mapping
+            history = json.loads(stored.metadata()["history"])
+        model.load_state_dict(_under("model/", tensors))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        aside = path.with_suffix(".broken")
+        path.replace(aside)
+        log.warning("Checkpoint %s can't be used (%s); set aside as %s, training starts again.", path, error, aside)
+        return [], {}
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in _under("optimizer/", tensors).items():
+        index, name = key.split("/")
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    device = next(model.parameters()).device
+    return history, {name: tensor.to(device) for name, tensor in _under("best/", tensors).items()}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
