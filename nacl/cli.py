@@ -13,7 +13,18 @@ from tqdm.auto import tqdm
 from nacl.data import SPLITS, acdc, load_dataset, resolve_data
 from nacl.data.case import Case
 from nacl.evaluation import SUMMARY
-from nacl.experiments import GRIDS, PROFILES, Run, finished, load_result, plan, results_table, runs_folder, train_run
+from nacl.experiments import (
+    GRIDS,
+    PROFILES,
+    Run,
+    epoch_bar,
+    finished,
+    load_result,
+    plan,
+    results_table,
+    runs_folder,
+    train_run,
+)
 from nacl.sweep import sweep
 
 TRAIN_EXAMPLES = """\
@@ -132,12 +143,7 @@ def _train(options: argparse.Namespace) -> int:
     run = Run(**{f.name: getattr(options, f.name) for f in fields(Run)})
     if finished(run, options.runs):
         print("This run was finished before; nothing is trained.")
-    with tqdm(total=run.epochs, unit="epoch", desc=f"{run.loss} on {Path(run.data).name}", disable=None) as bar:
-
-        def show(history: list[dict]) -> None:
-            bar.set_postfix(loss=f"{history[-1]['loss']:.4f}", valid_dice=f"{history[-1]['valid_dice']:.3f}")
-            bar.update(history[-1]["epoch"] - bar.n)
-
+    with epoch_bar(run) as show:
         result = train_run(run, runs=options.runs, on_epoch=show)
     columns = ["case", *SUMMARY]
     print(result.cases[columns].to_string(index=False, float_format="%.3f"))

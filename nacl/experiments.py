@@ -7,7 +7,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 from torch import nn
+from tqdm.auto import tqdm
 
 from nacl._checks import check_choice, check_integer, check_number, expectation
 from nacl._files import whole_file, write_text
@@ -110,7 +112,7 @@ class Run:
 PROFILES = {
     # minutes on two CPU cores; "embedded" for the phantom, "benchmark" for folders
     "quick": {
-        "embedded": {"size": 64, "filters": 16, "epochs": 20, "batch_size": 4},
+        "embedded": {"size": 64, "filters": 16, "epochs": 16, "batch_size": 4},
         "benchmark": {"size": 96, "filters": 16, "epochs": 12, "batch_size": 8},
     },
     # the papers' protocol, for a GPU
@@ -276,6 +278,19 @@ def train_run(run: Run, *, runs: Path | None = None, on_epoch: Callable[[list[di
         write_text(folder / "run.json", json.dumps(info, indent=1))
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
         return load_result(folder)
+
+
+@contextmanager
+def epoch_bar(run: Run) -> Iterator[Callable[[list[dict]], None]]:
+    """A progress bar over the epochs of a run; what it gives is the `on_epoch` of `train_run`."""
+    with tqdm(total=run.epochs, unit="epoch", desc=f"{run.loss} on {Path(run.data).name}") as bar:
+
+        def show(history: list[dict]) -> None:
+            last = history[-1]
+            bar.set_postfix(loss=f"{last['loss']:.4f}", valid_dice=f"{last['valid_dice']:.3f}")
+            bar.update(last["epoch"] - bar.n)
+
+        yield show
 
 
 def _train(

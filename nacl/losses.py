@@ -114,7 +114,7 @@ def nacl_loss(
 ) -> Tensor:
     """Neighbour-aware calibration: cross-entropy, and logits drawn to the class shares of their neighbourhood.
 
-    L_i = CE_i + penalty_weight * 1/C sum_k P(tau_ik - l_ik),  P(d) = |d| ("l1") or d^2 ("l2").
+    L_i = CE_i + penalty_weight * 1/C sum_k P(tau_ik - l_ik),  P(d) = abs(d) ("l1") or d^2 ("l2").
     Unlike SVLS it has its constraint in the open, with a weight of its own.
 
     `penalty_weight` follows the authors' code, which averages over the classes; the paper sums over them, so that

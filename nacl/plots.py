@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 CLASS_COLOURS = ("#000000", "#0072B2", "#E69F00", "#CC3311", "#009E73", "#CC79A7", "#56B4E9")
 LOSS_COLOURS = {"ce": "#555555", "svls": "#E69F00", "nacl": "#0072B2"}
@@ -21,7 +21,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     Args:
         history: columns `epoch`, `loss`, `valid_dice`.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    figure, (left, right) = _panels(2, width=4, height=3)
     left.plot(history["epoch"], history["loss"], color="#555555")
     left.set(xlabel="epoch", ylabel="training loss")
     right.plot(history["epoch"], history["valid_dice"], color="#0072B2")
@@ -38,25 +38,26 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def reliability_diagram(bins: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
-    """Accuracy against confidence; the diagonal is perfect, below it is over-confident. Dots grow with their pixels.
+def reliability_diagram(bins: Mapping[str, pd.DataFrame], regions: Mapping[str, str]) -> Figure:
+    """Accuracy against confidence, a panel a region; below the diagonal is over-confident. Dots grow with their pixels.
 
     Args:
-        bins: for each name, columns `count`, `confidence_sum`, `correct_sum`, one row a bin. A name in `LOSS_NAMES`
-            has its colour.
-        ax: where to draw, by default new Axes.
+        bins: for each name, columns `region`, `count`, `confidence_sum`, `correct_sum`, one row a region and bin. A
+            name in `LOSS_NAMES` has its own colour.
+        regions: for each region, the title of its panel.
     """
-    ax = ax or plt.subplots(figsize=(4, 4), layout="constrained")[1]
-    ax.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
-    for name, table in bins.items():
-        table = table[table["count"] > 0]
-        share = table["count"] / table["count"].sum()
-        confidence, accuracy = table["confidence_sum"] / table["count"], table["correct_sum"] / table["count"]
-        line = ax.plot(confidence, accuracy, color=LOSS_COLOURS.get(name), label=LOSS_NAMES.get(name, name))[0]
-        ax.scatter(confidence, accuracy, s=8 + 120 * np.sqrt(share), color=line.get_color())
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    ax.legend(frameon=False)
-    return ax
+    figure, axes = _panels(len(regions), width=3.4, height=3.7)
+    for ax, (region, title) in zip(axes, regions.items(), strict=True):
+        ax.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
+        for name, table in bins.items():
+            table = table[(table["region"] == region) & (table["count"] > 0)]
+            share = table["count"] / table["count"].sum()
+            confidence, accuracy = table["confidence_sum"] / table["count"], table["correct_sum"] / table["count"]
+            line = ax.plot(confidence, accuracy, color=LOSS_COLOURS.get(name), label=LOSS_NAMES.get(name, name))[0]
+            ax.scatter(confidence, accuracy, s=8 + 120 * np.sqrt(share), color=line.get_color())
+        ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal", title=title)
+    axes[0].legend(frameon=False)
+    return figure
 
 
 def outlines(image: ArrayLike, labels: Mapping[str, ArrayLike], class_names: Sequence[str]) -> Figure:
@@ -67,9 +68,8 @@ def outlines(image: ArrayLike, labels: Mapping[str, ArrayLike], class_names: Seq
         labels: for each title, a label map (H, W).
         class_names: of the labels, background first.
     """
-    width = 2.6 * len(labels)
-    figure, axes = plt.subplots(1, len(labels), figsize=(width, 3.1), layout="constrained", squeeze=False)
-    for ax, (title, label) in zip(axes[0], labels.items(), strict=True):
+    figure, axes = _panels(len(labels), width=2.6, height=3.1)
+    for ax, (title, label) in zip(axes, labels.items(), strict=True):
         ax.imshow(image, cmap="gray")
         _draw_outlines(ax, np.asarray(label), len(class_names))
         ax.set_title(title)
@@ -77,6 +77,16 @@ def outlines(image: ArrayLike, labels: Mapping[str, ArrayLike], class_names: Seq
     handles = [plt.Line2D([], [], color=CLASS_COLOURS[k], label=name) for k, name in enumerate(class_names) if k]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
+
+
+def _panels(count: int, *, width: float, height: float) -> tuple[Figure, NDArray]:
+    """A figure of `count` Axes side by side, each of that size in inches.
+
+    Closed for pyplot, so that a notebook shows it once, as the value of its cell.
+    """
+    figure, axes = plt.subplots(1, count, figsize=(width * count, height), layout="constrained", squeeze=False)
+    plt.close(figure)
+    return figure, axes[0]
 
 
 def _draw_outlines(ax: Axes, label: np.ndarray, num_classes: int) -> None:
@@ -93,9 +103,8 @@ def maps(images: Mapping[str, ArrayLike], *, label: str, limits: tuple[float, fl
         label: of the colour bar.
         limits: values of its ends.
     """
-    width = 2.6 * len(images)
-    figure, axes = plt.subplots(1, len(images), figsize=(width, 2.9), layout="constrained", squeeze=False)
-    for ax, (title, image) in zip(axes[0], images.items(), strict=True):
+    figure, axes = _panels(len(images), width=2.6, height=2.9)
+    for ax, (title, image) in zip(axes, images.items(), strict=True):
         shown = ax.imshow(image, cmap="cividis", vmin=limits[0], vmax=limits[1])
         ax.set_title(title)
         ax.axis("off")
@@ -110,9 +119,9 @@ def by_case(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
         table: one row a case and run, with the column `loss` and the metrics.
         metrics: for each column, the label of its axis.
     """
-    figure, axes = plt.subplots(1, len(metrics), figsize=(2.5 * len(metrics), 3.2), layout="constrained", squeeze=False)
+    figure, axes = _panels(len(metrics), width=2.5, height=3.2)
     order = [loss for loss in LOSS_NAMES if loss in set(table["loss"])]
-    for ax, (column, label) in zip(axes[0], metrics.items(), strict=True):
+    for ax, (column, label) in zip(axes, metrics.items(), strict=True):
         sns.boxplot(table, x="loss", y=column, order=order, ax=ax, color="#dddddd", fliersize=0, width=0.6)
         sns.stripplot(
             table, x="loss", y=column, order=order, hue="loss", palette=LOSS_COLOURS, legend=False, ax=ax, size=4
@@ -129,10 +138,34 @@ def contact_sheet(slices: Mapping[str, tuple[ArrayLike, ArrayLike]], num_classes
         slices: for each title, an image (H, W) and a label map (H, W).
         num_classes: C.
     """
-    figure, axes = plt.subplots(1, len(slices), figsize=(2.4 * len(slices), 2.7), layout="constrained", squeeze=False)
-    for ax, (title, (image, label)) in zip(axes[0], slices.items(), strict=True):
+    figure, axes = _panels(len(slices), width=2.4, height=2.7)
+    for ax, (title, (image, label)) in zip(axes, slices.items(), strict=True):
         ax.imshow(image, cmap="gray")
         _draw_outlines(ax, np.asarray(label), num_classes)
         ax.set_title(title, fontsize=9)
         ax.axis("off")
+    return figure
+
+
+def confidence_panels(
+    image: ArrayLike, label: ArrayLike, confidences: Mapping[str, ArrayLike], class_names: Sequence[str]
+) -> Figure:
+    """A slice with its true outlines, and the confidence of several networks there on one scale.
+
+    Args:
+        image: (H, W).
+        label: (H, W).
+        confidences: for each network, the probability of its predicted class (H, W).
+        class_names: of the labels, background first.
+    """
+    figure, axes = _panels(1 + len(confidences), width=2.6, height=2.8)
+    axes[0].imshow(image, cmap="gray")
+    _draw_outlines(axes[0], np.asarray(label), len(class_names))
+    axes[0].set_title("image and label")
+    for ax, (title, confidence) in zip(axes[1:], confidences.items(), strict=True):
+        shown = ax.imshow(confidence, cmap="cividis", vmin=0.25, vmax=1)
+        ax.set_title(title)
+    for ax in axes:
+        ax.axis("off")
+    figure.colorbar(shown, ax=axes, label="confidence", shrink=0.8)
     return figure

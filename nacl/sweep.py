@@ -86,22 +86,27 @@ def execute_notebook(run: Run, folder: Path, notebook: Path = NOTEBOOK, threads:
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "failed.ipynb").unlink(missing_ok=True)
-    parameters = json.dumps({**asdict(run), "data": str(resolve_data(run.data))})  # JSON is YAML
-    environment = {**os.environ, "NACL_RUNS": str(folder.parent), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    parameters = {**asdict(run), "data": str(resolve_data(run.data))}
+    environment = {"NACL_RUNS": str(folder.parent)}
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     with tempfile.TemporaryDirectory(prefix=".running-", dir=folder) as scratch:
         output = Path(scratch) / "notebook.ipynb"
-        command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar"]
-        done = subprocess.run(
-            [*command, "--parameters_yaml", parameters], env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode == 0:
-            output.replace(folder / "notebook.ipynb")
-            return ""
+        error = papermill(notebook, output, parameters, environment)
         if output.exists():
-            output.replace(folder / "failed.ipynb")
-        return _last_words(done.stderr, done.returncode)
+            output.replace(folder / ("failed.ipynb" if error else "notebook.ipynb"))
+        return error
+
+
+def papermill(notebook: Path, output: Path, parameters: dict[str, object], environment: dict[str, str]) -> str:
+    """Execute a notebook in a process of its own; the last words of its error, or "" if it came to its end."""
+    command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar"]
+    command += ["--parameters_yaml", json.dumps(parameters)]  # JSON is YAML
+    quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # a debugger's notice
+    done = subprocess.run(
+        command, env={**os.environ, **quiet, **environment}, capture_output=True, text=True, check=False
+    )
+    return "" if done.returncode == 0 else _last_words(done.stderr, done.returncode)
 
 
 def _is_done(folder: Path) -> bool:
@@ -148,8 +153,9 @@ def _in_order_of_end(futures: dict[Future, Path], todo: dict[Path, Run], planned
                 bar.write(f"{'FAILED  ' if error else 'finished'} {place.name} {error}".rstrip())
                 yield future
             waiting -= ended
-            bar.n = sum(todo[p].epochs if f not in waiting else _epochs_done(p) for f, p in futures.items())
-            bar.refresh()
+            epochs = sum(todo[p].epochs if f not in waiting else _epochs_done(p) for f, p in futures.items())
+            if epochs != bar.n:
+                bar.update(epochs - bar.n)
             if waiting:
                 time.sleep(POLL_SECONDS)
 

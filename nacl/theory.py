@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nacl._checks import check_kernel_size, check_logits_and_target
+from nacl._checks import check_kernel_size, check_logits_and_target, check_number
 from nacl.priors import gaussian_window, one_hot, svls_prior
 
 
@@ -146,3 +146,39 @@ def svls_gradient(
     y = one_hot(target, logits.shape[1], ignore_index=ignore_index, dtype=logits.dtype)
     valid = (target != ignore_index).unsqueeze(1)
     return SVLSGradient(*(torch.where(valid, (probs - goal) / 2, 0) for goal in (y, tau)))
+
+
+def svls_minimum(
+    target: Tensor,
+    num_classes: int,
+    *,
+    price: float = 1.0,
+    kernel_size: int = 3,
+    sigma: float = 1.0,
+    border: str = "inside",
+    ignore_index: int = -100,
+) -> Tensor:
+    """The prediction that CE(y, s) + price * KL(tau || s) asks for: s* = (y + price * tau) / (1 + price).
+
+    At `price` 1 it is the label of SVLS, whose loss is smallest there.
+
+    Args:
+        target: labels (N, H, W), integers in [0, num_classes) or `ignore_index`.
+        num_classes: C.
+        price: lambda, the weight of the constraint, not negative.
+        kernel_size, sigma, border, ignore_index: as in `nacl.losses.svls_loss`.
+
+    Returns:
+        (N, C, H, W) float64, sums to 1 at valid pixels.
+
+    Raises:
+        ValueError, TypeError: as `nacl.priors.svls_prior`; also a negative `price`.
+
+    Example:
+        >>> svls_minimum(torch.tensor([[[0, 0, 1]]]), 2, price=3.0)[0, 1]
+        tensor([[0.0000, 0.3750, 0.2500]], dtype=torch.float64)
+    """
+    check_number("price", price, low=0)
+    options = {"ignore_index": ignore_index, "dtype": torch.float64}
+    tau = svls_prior(target, num_classes, kernel_size=kernel_size, sigma=sigma, border=border, **options)
+    return (one_hot(target, num_classes, **options) + price * tau) / (1 + price)

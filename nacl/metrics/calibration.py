@@ -68,7 +68,7 @@ class CalibrationBins:
 
     @property
     def error(self) -> Tensor:
-        """sum_b |confidence_sum_b - correct_sum_b| / total, for one row of bins or each; NaN for no pixels."""
+        """sum_b abs(confidence_sum_b - correct_sum_b) / total, for one row of bins or each; NaN for no pixels."""
         gap = (self.confidence_sum - self.correct_sum).abs().sum(dim=-1)
         return gap / self.total if self.total else torch.full_like(gap, torch.nan)
 
@@ -77,7 +77,7 @@ class CalibrationError:
     """Calibration error over any number of batches, in memory of one row of bins.
 
     `classwise=False`: expected calibration error of the predicted class,
-    ECE = sum_b n_b / n |accuracy_b - mean confidence_b|. `classwise=True`: the same for each class's probability and
+    ECE = sum_b n_b / n abs(accuracy_b - mean confidence_b). `classwise=True`: the same for each class's probability and
     its indicator, then the mean over the classes.
 
     Args:

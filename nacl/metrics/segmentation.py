@@ -14,7 +14,7 @@ CONVENTIONS = ("standard", "reference")
 def dice_score(
     prediction: ArrayLike, target: ArrayLike, num_classes: int, *, convention: str = "standard"
 ) -> NDArray[np.float64]:
-    """Dice score of each foreground class: 2 |A and B| / (|A| + |B|).
+    """Dice score of each foreground class: twice the size of the overlap over the sum of the sizes.
 
     Args:
         prediction: predicted labels, any shape, for one case (a volume, not a batch).

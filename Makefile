@@ -1,0 +1,54 @@
+.DEFAULT_GOAL := help
+DATA ?= phantom
+PROFILE ?= quick
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@echo
+	@echo "options: DATA=path/to/acdc (default: the embedded phantom)  PROFILE=quick|full"
+
+setup: $(READY) ## make .venv from the lock, with uv
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "[setup] .venv from requirements.lock (PyTorch is large: some minutes on a slow line)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip sync --python $(BIN)/python requirements.lock
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+book: setup ## train the three losses, execute the notebooks, build _build/html
+	@$(BIN)/python book/build.py --data "$(DATA)" --profile $(PROFILE)
+
+test: setup chromium ## every check: lint, the book, doctests, tests, browser
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(BIN)/python book/build.py
+	$(BIN)/python -m pytest
+
+chromium: # for the browser tests; they say so and skip where there is none
+	@command -v chromium >/dev/null || \
+		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		  echo "[setup] Chromium for the browser tests" && \
+		  apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || \
+		echo "No Chromium and no right to install it: the browser tests will be skipped."
+
+notebooks: setup ## bring each .ipynb in line with its .py
+	$(BIN)/jupytext --quiet --update --to ipynb notebooks/*.py
+
+lock: setup ## resolve pyproject.toml anew into requirements.lock
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade --quiet -o requirements.lock
+
+picture: setup ## draw the picture of the README from the runs of `make book`
+	@$(BIN)/python book/picture.py
+
+clean: ## remove what was built; runs/ and .venv stay
+	rm -rf build _build
+
+.PHONY: help setup book test chromium notebooks lock picture clean

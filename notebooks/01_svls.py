@@ -1,0 +1,319 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What does SVLS really ask of a network?
+#
+# **You need** softmax and cross-entropy; nothing of constrained optimisation. **Run time**: under a minute.
+#
+# **Claim.** Spatially varying label smoothing (SVLS) {cite}`islam2021` looks like a softer label. It is cross-entropy
+# under a hidden constraint, "predict what your neighbours are", at a balance of exactly 1 : 1 that none of its
+# parameters can move. That observation is where NACL begins {cite}`murugesan2025`. This chapter derives it line by
+# line, and checks every line in numbers.
+
+# %% tags=["parameters"]
+data = "phantom"  # or the folder of a benchmark
+size = 96
+seed = 0
+
+# %% tags=["hide-input"]
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
+from nacl import plots, svls_loss
+from nacl.data import load_dataset, stack_slices
+from nacl.priors import mixed_windows, neighbour_prior, svls_prior
+from nacl.theory import svls_gradient, svls_minimum, svls_split, svls_weights
+
+# %% [markdown]
+# **Predict.** SVLS has two parameters, the window's size $k$ and its width $\sigma$. Make both large, and the label of a
+# pixel on a border is blurred over many neighbours. How much of its own label does the pixel keep? Write a number down.
+#
+# ## The label of SVLS
+#
+# Let pixel $i$ have the one-hot label $y_i \in \{0, 1\}^K$ and the window $W(i)$ of $k \times k$ pixels, $k$ odd. SVLS
+# takes a Gaussian $g$ over the window, with sum 1 and centre weight $g_c$. It replaces the centre weight by $1 - g_c$,
+# divides all weights by $1 - g_c$, and then by their sum. The label is the weighted mean of the one-hot labels in the
+# window. Its steps hide a simple result.
+#
+# ```{prf:theorem} Half and half
+# :label: theorem-half
+#
+# For every odd $k \ge 3$ and every $\sigma > 0$, the label of SVLS is
+#
+# $$
+# \tilde y_i = \tfrac12 \left( y_i + \tau_i \right), \qquad
+# \tau_i = \sum_{j \in W(i),\, j \ne i} w_j\, y_j, \qquad w_j = \frac{g_j}{1 - g_c}, \qquad \sum_{j \ne i} w_j = 1 .
+# $$
+# ```
+#
+# ```{prf:proof}
+# The weights of $g$ sum to 1, so the neighbours together weigh $1 - g_c$. The centre now weighs $1 - g_c$ too. Divided
+# by $1 - g_c$, the centre weighs 1, neighbour $j$ weighs $w_j = g_j / (1 - g_c)$, and the neighbours together weigh 1.
+# The sum of all is 2. Divided by 2, the centre weighs $\tfrac12$ and the neighbours $\tfrac12 w_j$.
+# ```
+#
+# So $\tau_i$ is a set of *class shares*: how much of each class the neighbours are. It is not negative and sums to 1.
+# And the answer to the question above is: **one half, always**. `nacl.theory.svls_weights` follows the authors' steps:
+
+# %%
+weights = {(k, sigma): svls_weights(k, sigma) for k in (3, 7, 15) for sigma in (0.5, 1.0, 4.0)}
+rows = [
+    {"k": k, "sigma": s, "centre": w.centre, "neighbours together": w.neighbours.sum().item()}
+    for (k, s), w in weights.items()
+]
+pd.DataFrame(rows).set_index(["k", "sigma"])
+
+# %% [markdown]
+# See it on one slice: the share of left ventricle among the neighbours, and the label that SVLS makes of it.
+
+# %%
+dataset = load_dataset(data, size=size)
+images, labels = stack_slices(dataset.split("test")[:1])
+target = labels[len(labels) // 3 :][:1].long()
+tau = svls_prior(target, dataset.num_classes, kernel_size=7, sigma=2.0, dtype=torch.float64)
+label = neighbour_prior(target, dataset.num_classes, prior="gaussian", kernel_size=7, sigma=2.0, dtype=torch.float64)
+last = dataset.num_classes - 1
+y = (target == last).double()
+plots.maps({"label y": y[0], "neighbours τ": tau[0, last], "SVLS (y + τ) / 2": label[0, last]}, label="left ventricle")
+
+# %% [markdown]
+# ## The split: a penalty appears
+#
+# The loss of SVLS is the cross-entropy against that label. With $s_i = \operatorname{softmax}(l_i)$, entropy
+# $H(p) = -\sum_k p_k \log p_k$, and leaving out the index $i$:
+#
+# ```{math}
+# :label: svls-loss
+# L_\text{SVLS} = -\sum_k \tilde y_k \log s_k .
+# ```
+#
+# ```{prf:theorem} The split
+# :label: theorem-split
+#
+# $$
+# L_\text{SVLS} = \tfrac12 \Big[\; \underbrace{\operatorname{CE}(y, s)}_{\text{fit the label}}
+#   + \underbrace{\operatorname{KL}(\tau \,\|\, s)}_{\text{be like the neighbours}}
+#   + \underbrace{H(\tau)}_{\text{constant in } l} \;\Big] .
+# $$
+# ```
+#
+# ```{prf:proof}
+# Put $\tilde y = \tfrac12 (y + \tau)$ into {eq}`svls-loss`. The sum is linear in the label, so it falls into two:
+#
+# $$
+# L_\text{SVLS} = \tfrac12 \Big( -\sum_k y_k \log s_k \Big) + \tfrac12 \Big( -\sum_k \tau_k \log s_k \Big) .
+# $$
+#
+# The first bracket is $\operatorname{CE}(y, s)$. In the second, write $\log s_k = \log \tau_k - \log (\tau_k / s_k)$
+# where $\tau_k > 0$ (the other terms are 0):
+#
+# $$
+# -\sum_k \tau_k \log s_k = -\sum_k \tau_k \log \tau_k + \sum_k \tau_k \log \frac{\tau_k}{s_k}
+#   = H(\tau) + \operatorname{KL}(\tau \,\|\, s) .
+# $$
+# ```
+#
+# In numbers, at random logits, pixel by pixel and in double precision:
+
+# %%
+generator = torch.Generator().manual_seed(seed)
+logits = torch.randn(1, dataset.num_classes, *target.shape[1:], generator=generator, dtype=torch.float64) * 3
+split = svls_split(logits, target)
+difference = (split.loss - svls_loss(logits, target, reduction="none")).abs().max().item()
+difference
+
+# %% [markdown]
+# ## From a constraint to a penalty, and back
+#
+# Why call $\operatorname{KL}(\tau \| s)$ a *constraint*? Suppose we want two things at once: fit the label, and predict
+# the class shares of the neighbours.
+#
+# ```{math}
+# :label: svls-constrained
+# \min_l \; \operatorname{CE}(y, s) \quad \text{subject to} \quad s = \tau .
+# ```
+#
+# On a border the two contradict each other: $y$ is one class and $\tau$ several. So the wish is relaxed. The divergence
+# $\operatorname{KL}(\tau \| s)$ is never negative, and 0 only where $s = \tau$ (Gibbs' inequality), so "$s = \tau$" says
+# the same as "$\operatorname{KL}(\tau \| s) \le 0$". Allow a tolerance $\varepsilon$ instead of 0:
+#
+# ```{math}
+# :label: svls-tolerance
+# \min_l \; \operatorname{CE}(y, s) \quad \text{subject to} \quad \operatorname{KL}(\tau \,\|\, s) \le \varepsilon .
+# ```
+#
+# The classical way to solve such a problem is to charge a price $\lambda \ge 0$ for each unit by which the limit is
+# passed. The function with the price in it is the **Lagrangian**,
+#
+# ```{math}
+# :label: svls-lagrangian
+# \mathcal L(l, \lambda) = \operatorname{CE}(y, s) + \lambda \left( \operatorname{KL}(\tau \,\|\, s) - \varepsilon \right) ,
+# ```
+#
+# and at the solution the price is just high enough: either the limit is met exactly, or the price is 0. The tolerance
+# is a constant, so for a *given* price we minimise $\operatorname{CE} + \lambda \operatorname{KL}$: a **penalty**.
+# {prf:ref}`theorem-split` says that SVLS is this penalty at the price **$\lambda = 1$**, times one half. Nobody chose
+# the price. It came out of the half and half of {prf:ref}`theorem-half`.
+#
+# ```{prf:theorem} What a price buys
+# :label: theorem-price
+#
+# For $\lambda \ge 0$, $\operatorname{CE}(y, s) + \lambda \operatorname{KL}(\tau \| s)$ is smallest at
+#
+# $$
+# s^\star = \frac{y + \lambda \tau}{1 + \lambda} .
+# $$
+#
+# So the price $\lambda$ solves {eq}`svls-tolerance` for the tolerance
+# $\varepsilon(\lambda) = \operatorname{KL}(\tau \,\|\, s^\star)$. For SVLS, $s^\star = \tilde y$ and
+# $\varepsilon \le \log 2$.
+# ```
+#
+# ```{prf:proof}
+# The gradient of $\operatorname{CE}(p, s)$ in the logits is $s - p$ for every $p$ that sums to 1. Since
+# $\operatorname{KL}(\tau \| s)$ is $\operatorname{CE}(\tau, s)$ up to a constant, the gradient of the sum is
+# $(s - y) + \lambda (s - \tau)$, which is 0 where $(1 + \lambda)\, s = y + \lambda \tau$. The loss is convex in $l$, so this
+# is its minimum; where a class has no weight at all in $y + \lambda\tau$, its logit runs to $-\infty$ and the value is a
+# limit. A point that minimises the Lagrangian minimises {eq}`svls-tolerance` for the $\varepsilon$ that it attains. Last,
+# $\tilde y \ge \tau / 2$ in every class, so
+# $\operatorname{KL}(\tau \| \tilde y) = \sum_k \tau_k \log (\tau_k / \tilde y_k) \le \sum_k \tau_k \log 2 = \log 2$.
+# ```
+#
+# The smallest example: one pixel of class 1 between two of class 0. Put the formula's answer into the loss and ask
+# autograd which way is down. Nowhere:
+
+# %%
+tiny = torch.tensor([[[0, 1, 0]]])
+minimum = svls_minimum(tiny, 2)
+at_minimum = minimum.log().requires_grad_()
+(slope,) = torch.autograd.grad(svls_loss(at_minimum, tiny), at_minimum)
+minimum[0, 1, 0], slope.abs().max()
+
+# %% [markdown]
+# ## Why the balance is locked
+#
+# The gradient shows both wishes at work, side by side:
+#
+# ```{math}
+# :label: svls-gradient
+# \frac{\partial L_\text{SVLS}}{\partial l} = \tfrac12 (s - y) + \tfrac12 (s - \tau) .
+# ```
+#
+# The parameters $k$ and $\sigma$ occur in $\tau$ only. They choose *what* the neighbours say; the price of not
+# listening stays 1. Here is the same slice under very different windows. The price in the last column is measured: the
+# $\lambda$ for which the true gradient is proportional to $(s - y) + \lambda (s - \tau)$.
+
+# %%
+rows = []
+for k, s in [(3, 0.5), (3, 1.0), (7, 2.0), (15, 4.0)]:
+    halves = svls_gradient(logits, target, kernel_size=k, sigma=s)
+    live = logits.clone().requires_grad_()
+    svls_loss(live, target, kernel_size=k, sigma=s, reduction="sum").backward()
+    a, b = 2 * halves.label.flatten(), 2 * halves.constraint.flatten()
+    share = torch.linalg.lstsq(torch.stack([a, b], dim=1), live.grad.flatten()).solution
+    tau = svls_prior(target, dataset.num_classes, kernel_size=k, sigma=s)
+    disagree = (1 - tau.gather(1, target.unsqueeze(1))).mean().item()
+    rows.append({"k": k, "sigma": s, "neighbours who disagree": disagree, "price": (share[1] / share[0]).item()})
+balance = pd.DataFrame(rows)
+balance.style.format({"sigma": "{:.1f}", "neighbours who disagree": "{:.4f}", "price": "{:.6f}"}).hide(axis="index")
+
+# %% [markdown]
+# The neighbours change with the window. The price does not.
+#
+# ## What that costs: nothing happens inside
+#
+# Inside an object all neighbours agree, $\tau = y$, and the label of SVLS is one-hot. There SVLS *is* cross-entropy:
+# its loss falls towards 0 only as the logits run to infinity, and nothing bounds the network's confidence. Only a band
+# of $(k - 1)/2$ pixels on either side of a border is softened at all, and there the network is told to say
+# $\tilde y$, whether the border is sharp or blurred.
+
+# %%
+softening = {f"k = {k}": 1 - neighbour_prior(target, dataset.num_classes, prior="gaussian", kernel_size=k, sigma=k / 3)
+             .gather(1, target.unsqueeze(1))[0, 0] for k in (3, 7, 15)}  # fmt: skip
+plots.maps(softening, label="taken from the pixel's own label", limits=(0, 0.5))
+
+# %%
+_, all_labels = stack_slices(dataset.split("test"))
+band = {k: mixed_windows(all_labels, kernel_size=k).float().mean().item() for k in (3, 5, 7, 15)}
+pd.Series(band, name="share of pixels that SVLS softens").rename_axis("k").to_frame().style.format("{:.1%}")
+
+# %% tags=["hide-input"]
+Markdown(
+    f"**What we saw.** With the usual window, k = 3, SVLS changes the label of {band[3]:.1%} of the pixels of "
+    f"**{dataset.name}** ({len(all_labels)} test slices of {size} x {size}); for the other {1 - band[3]:.1%} it is "
+    "cross-entropy, and confidence has no ceiling. Whatever the window, the price of its constraint was "
+    f"{balance['price'].mean():.4f}, and the two ways to write its loss differed by at most {difference:.0e}."
+)
+
+# %% [markdown]
+# ## Where this leads
+#
+# If a constraint is what helps, put it in the open: choose what is constrained, how a deviation is measured, and what
+# it costs. NACL does: cross-entropy plus $\lambda$ times a penalty of the *logits'* distance from $\tau$, with a
+# $\lambda$ that one can set {cite}`murugesan2025`. A logit that is drawn to a share between 0 and 1 cannot run away,
+# inside an object either. What that brings and what it costs is measured in {doc}`03_compare`.
+#
+# ## Exercises
+#
+# ```{exercise}
+# :label: exercise-svls-edge
+# A straight edge between two classes, $k = 3$, and $\sigma$ so large that all neighbours weigh the same. What does SVLS
+# ask of a pixel at the edge, and how far apart does it want the two logits?
+# ```
+#
+# ```{solution} exercise-svls-edge
+# :class: dropdown
+# Three of the eight neighbours lie across the edge, so $\tau$ gives 3/8 to the other class and $\tilde y$ gives it 3/16.
+# The minimum is $s = \tilde y$, so the logits differ by $\log(13/3) \approx 1.47$.
+# ```
+#
+# ```{exercise}
+# :label: exercise-svls-price
+# You want a confidence of 0.9 at that pixel. Which price $\lambda$ would buy it?
+# ```
+#
+# ```{solution} exercise-svls-price
+# :class: dropdown
+# By {prf:ref}`theorem-price`, $s^\star_y = (1 + \lambda \tau_y) / (1 + \lambda)$ with $\tau_y = 5/8$. From
+# $0.9\,(1 + \lambda) = 1 + \tfrac58 \lambda$ follows $\lambda = 0.1 / 0.275 = 4/11$. SVLS cannot be set to it.
+# ```
+#
+# ```{exercise}
+# :label: exercise-svls-uniform
+# Ordinary label smoothing gives every class the share $\alpha / K$ everywhere. Write it as a split like
+# {prf:ref}`theorem-split`. What takes the place of $\tau$, and what is the price?
+# ```
+#
+# ```{solution} exercise-svls-uniform
+# :class: dropdown
+# Its label is $(1 - \alpha) y + \alpha u$ with $u = 1/K$ in every class, so the loss is
+# $(1 - \alpha) \operatorname{CE}(y, s) + \alpha\, [\operatorname{KL}(u \| s) + H(u)]$: the constraint is $s = u$, blind to
+# the picture, and the price is $\lambda = \alpha / (1 - \alpha)$, which one can choose.
+# ```
+#
+# **Take-away.** SVLS = cross-entropy + the constraint "predict your neighbours", at a price of 1 that is not for sale,
+# in a thin band, and nowhere else.
+
+# %% tags=["hide-cell"]
+edge = torch.tensor([[0, 0, 1, 1]] * 4)[None]
+at_edge = svls_minimum(edge, 2, sigma=1e6)[0, :, 1, 1]
+assert all(abs(w.centre - 0.5) < 1e-12 for w in weights.values())
+assert difference < 1e-12
+assert slope.abs().max() < 1e-12
+assert (balance["price"] - 1).abs().max() < 1e-9
+assert balance["neighbours who disagree"].is_monotonic_increasing
+assert abs(at_edge[1].item() - 3 / 16) < 1e-9
+assert abs((at_edge[0] / at_edge[1]).log().item() - torch.tensor(13 / 3).log().item()) < 1e-6
+assert abs(svls_minimum(edge, 2, sigma=1e6, price=4 / 11)[0, 0, 1, 1].item() - 0.9) < 1e-9

@@ -1,0 +1,122 @@
+"""The notebooks: pairs, parameters, shape, and what came out of the quick runs."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import jupytext
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from nacl.experiments import Run, finished, plan
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
+BOOK = ROOT / "build" / "book" / "notebooks"
+
+
+def _cells(notebook):
+    return [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_pairs_say_the_same(source):
+    script, notebook = jupytext.read(source), nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    assert _cells(script) == _cells(notebook), "bring them in line with `make notebooks`"
+
+
+def test_every_notebook_has_its_script():
+    assert {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")} == {p.stem for p in SOURCES}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_committed_notebooks_have_no_outputs(source):
+    notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_notebooks_hold_the_story_and_no_code_of_the_package(source):
+    tree = ast.parse(source.read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert "**Predict.**" in source.read_text()
+    assert "**What we saw.**" in source.read_text()
+    assert "**Take-away.**" in source.read_text()
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_parameters_are_literals(source):
+    (parameters,) = (text for _, text, tags in _cells(jupytext.read(source)) if "parameters" in tags)
+    for node in ast.parse(parameters).body:
+        ast.literal_eval(node.value)
+
+
+def test_the_parameters_of_train_are_the_fields_of_run():
+    (text,) = (text for _, text, tags in _cells(jupytext.read(ROOT / "notebooks/02_train.py")) if "parameters" in tags)
+    given = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(text).body}
+    assert given == {f.name: f.default for f in fields(Run)}
+
+
+@pytest.fixture(scope="module")
+def results():
+    found = [finished(run) for run in plan("main")]
+    assert all(found), "the quick runs are not there: `make book` makes them"
+    return {result.run.loss: result for result in found}
+
+
+def test_quick_networks_learned_to_segment(results):
+    for result in results.values():
+        assert result.cases["dice"].mean() > 0.7
+        assert result.history["loss"].iloc[-1] < result.history["loss"].iloc[0] / 2
+
+
+def test_nacl_holds_confidence_below_the_others(results):
+    confidence = {
+        loss: r.bins.query("region == 'all'")["confidence_sum"].sum() / r.bins.query("region == 'all'")["count"].sum()
+        for loss, r in results.items()
+    }
+    assert confidence["nacl"] < min(confidence["ce"], confidence["svls"]) - 0.01
+
+
+def test_the_numbers_on_the_page_are_those_of_the_runs(results):
+    page = nbformat.read(BOOK / "03_compare.ipynb", as_version=4)
+    shown = next(o.data["text/html"] for c in page.cells for o in c.get("outputs", []) if "±" in str(o.get("data", "")))
+    for result in results.values():
+        for column in ("dice", "ece_all", "nll"):
+            cell = f"{result.cases[column].mean():.3f} ± {result.cases[column].std():.3f}"
+            assert cell in shown, (result.run.loss, column, cell)
+
+
+def test_every_page_ran_to_its_end():
+    for source in SOURCES:
+        page = nbformat.read(BOOK / f"{source.stem}.ipynb", as_version=4)
+        code = [cell for cell in page.cells if cell.cell_type == "code" and cell.source.strip()]
+        assert all(cell.execution_count for cell in code), source.stem
+        assert not [o for c in code for o in c.outputs if o.output_type == "error"]
+
+
+@pytest.mark.parametrize("place", ["root", "notebooks", "elsewhere"])
+def test_papermill_runs_train_from_anywhere(place, tmp_path, acdc):
+    """The command of the README with real data named by a path from the root, at two epochs of the smallest network."""
+    folder = {"root": ROOT, "notebooks": ROOT / "notebooks", "elsewhere": tmp_path}[place]
+    options = {"loss": "nacl", "penalty_weight": 0.3, "kernel_size": 5, "data": "../shared/data/acdc", "epochs": 1}
+    options |= {"size": 32, "filters": 2, "batch_size": 64}
+    out = tmp_path / "out.ipynb"
+    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks/02_train.ipynb"), str(out)]
+    command += [part for name, value in options.items() for part in ("-p", name, str(value))]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, env={**os.environ, "NACL_RUNS": str(tmp_path)})
+    outputs = [o for c in nbformat.read(out, as_version=4).cells for o in c.get("outputs", [])]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) == 4
+    assert any("patient001_frame01" in str(o.get("data", "")) for o in outputs)
+    (run,) = tmp_path.glob("nacl-acdc-*/run.json")
+    assert json.loads(run.read_text())["run"]["penalty_weight"] == 0.3
+    assert np.isfinite(pd.read_csv(run.parent / "metrics.csv")["ece_all"]).all()
