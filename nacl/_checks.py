@@ -41,7 +41,7 @@ def check_number(
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(expectation(argument, "to be a number", repr(value)))
     inside = low < value <= high if open_low else low <= value <= high
-    if not (math.isfinite(value) and inside):
+    if not (-math.inf < value < math.inf and inside):  # math.isfinite would stop torch.compile
         rule = f"in {'(' if open_low or low == -math.inf else '['}{low}, {high}{')' if high == math.inf else ']'}"
         raise ValueError(expectation(argument, rule, value))
 
@@ -70,6 +70,7 @@ def check_labels(target: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     Values on another device are not scanned, because that would stop the device's queue; there the
     cross-entropy kernel itself refuses labels out of range.
     """
+    check_integer("ignore_index", ignore_index, low=-(2**63))
     if not isinstance(target, Tensor):
         raise TypeError(expectation("target", "to be a torch.Tensor", type(target).__name__))
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
@@ -101,6 +102,27 @@ def check_logits_and_target(logits: Tensor, target: Tensor, ignore_index: int, n
         context = f"{name} {tuple(logits.shape)}"
         raise ValueError(expectation("target", f"of shape {wanted}", tuple(target.shape), context))
     return check_labels(target, logits.shape[1], ignore_index)
+
+
+def prepared_logits(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Logits in float32 or float64, 0 at ignored pixels, and labels in int64, once both were found in order."""
+    target = check_logits_and_target(logits, target, ignore_index)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return torch.where((target != ignore_index).unsqueeze(1), logits, 0), target
+
+
+def check_probs(probs: Tensor) -> None:
+    """Raise unless all values of `probs` are in [0, 1], up to rounding."""
+    low, high = (x.item() for x in probs.aminmax()) if probs.numel() else (0.0, 1.0)
+    if not (low >= 0 and high <= 1 + 1e-5):  # written so that NaN fails
+        remedy = "Pass logits.softmax(dim=1), from logits without NaN"
+        raise ValueError(expectation("probs", "values in [0, 1]", f"[{low:.4g}, {high:.4g}]", remedy=remedy))
+
+
+def check_flag(argument: str, value: object) -> None:
+    """Raise unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(expectation(argument, "to be True or False", repr(value)))
 
 
 def check_not_nan(values: Tensor, argument: str) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from nacl.data import SPLITS, acdc, load_dataset, resolve_data
-from nacl.data.case import Case
+from nacl._checks import check_choice, check_integer, expectation
+from nacl.data import SPLITS, Case, Dataset, acdc, load_dataset, resolve_data
 from nacl.evaluation import SUMMARY
 from nacl.experiments import (
     GRIDS,
@@ -66,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        message = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            message = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
         print(f"nacl: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -86,9 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_runs_folder(train)
 
     many = _command(commands, "sweep", _sweep, "do all runs of a grid", SWEEP_EXAMPLES)
-    many.add_argument("grid", choices=GRIDS, metavar="GRID", help=f"one of: {', '.join(GRIDS)}")
+    many.add_argument("grid", metavar="GRID", help=f"one of: {', '.join(GRIDS)}")
     many.add_argument("--data", default="phantom", help="'phantom', or the folder of a benchmark (default: phantom)")
-    many.add_argument("--profile", choices=PROFILES, default="quick", help="sizes and epochs (default: quick)")
+    many.add_argument("--profile", default="quick", help=f"sizes and epochs: {', '.join(PROFILES)} (default: quick)")
     many.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1 for each run (default: 1)")
     many.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time here (default: 1)")
     many.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, whose workers do the runs")
@@ -154,6 +156,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    check_integer("--seeds", options.seeds, low=1)
     seeds = range(options.seeds)
     fixed = dict(_assignment(text) for text in options.set)
     runs = plan(options.grid, profile=options.profile, data=options.data, seeds=seeds, **fixed)
@@ -176,9 +179,15 @@ def _assignment(text: str) -> tuple[str, object]:
     types = {f.name: f.type for f in fields(Run)}
     if not equals or name not in types:
         raise ValueError(f"Expected `--set` with FIELD=VALUE, got {text!r}. Fields: {', '.join(types)}.")
+    if name == "data":
+        raise ValueError("Expected `--set` without data, got it there. Use --data.")
     if types[name] is bool:
-        return name, value.lower() in ("1", "true", "yes")
-    return name, types[name](value)
+        check_choice(name, value.lower(), ("true", "false"))
+        return name, value.lower() == "true"
+    try:
+        return name, types[name](value)
+    except ValueError as error:
+        raise ValueError(expectation(name, f"of type {types[name].__name__}", repr(value))) from error
 
 
 def _table(options: argparse.Namespace) -> int:
@@ -229,11 +238,15 @@ def _data_check(options: argparse.Namespace) -> int:
         checked = list(tqdm(acdc.check(source), total=len(acdc.files(source)), unit="file", disable=None))
     cases = [case for _, case, _ in checked if case is not None]
     problems = [problem for _, _, problem in checked if problem]
+    try:
+        Dataset("checked", acdc.CLASS_NAMES, tuple(cases), unit="px")
+    except ValueError as error:
+        problems.append(str(error))
     if cases:
         print(_describe(cases, acdc.CLASS_NAMES).to_string(float_format="%.4f"))
     for problem in problems:
         print(f"PROBLEM {problem}", file=sys.stderr)
-    print(f"{len(cases)} cases can be used, {len(problems)} can't.")
+    print(f"{len(cases)} cases can be used, {len(checked) - len(cases)} can't.")
     if options.picture and cases:
         from nacl.plots import contact_sheet  # matplotlib is slow to import
 

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from nacl._checks import check_choice, check_integer, check_number, expectation
 from nacl._files import whole_file, write_text
-from nacl.data import Case, Dataset, dataset_fingerprint, load_dataset
+from nacl.data import Case, Dataset, dataset_fingerprint, dataset_name, load_dataset
 from nacl.data.load import PROJECT_ROOT
 from nacl.evaluation import evaluate
 from nacl.losses import LOSSES, build_loss, loss_options
@@ -60,7 +60,7 @@ class Run:
     filters: int = _choice(16, "channels of the network at full resolution")
     data: str = _choice("phantom", "'phantom', or the folder of a benchmark")
     size: int = _choice(64, "height and width of a slice in pixels, a multiple of 32")
-    epochs: int = _choice(20, "passes over the training slices")
+    epochs: int = _choice(16, "passes over the training slices")
     batch_size: int = _choice(4, "slices in a step")
     learning_rate: float = _choice(1e-3, "of Adam; times 0.1 after half of the epochs")
     seed: int = _choice(0, "of weights and order of slices")
@@ -106,7 +106,7 @@ class Run:
 
     def folder(self, runs: Path | None = None) -> Path:
         """Where this run's files are, under `runs` (by default `runs_folder()`)."""
-        return (runs or runs_folder()) / f"{self.loss}-{Path(self.data).name}-{self.identity()}"
+        return (runs or runs_folder()) / f"{self.loss}-{dataset_name(self.data)}-{self.identity()}"
 
 
 PROFILES = {
@@ -155,6 +155,9 @@ def plan(
     check_choice("profile", profile, PROFILES)
     for name in fixed:
         check_choice("field", name, [f.name for f in fields(Run)])
+        if name == "seed" or any(name in part for part in GRIDS[grid]):
+            remedy = "Choose another grid, or leave it out"
+            raise ValueError(expectation("fixed", f"without what the grid {grid!r} varies", name, remedy=remedy))
     base = PROFILES[profile]["embedded" if data == "phantom" else "benchmark"]
     base = {**base, "data": data, **fixed}
     runs = []
@@ -256,6 +259,8 @@ def train_run(run: Run, *, runs: Path | None = None, on_epoch: Callable[[list[di
     with FileLock(folder / ".lock"):
         if (folder / "run.json").exists():
             return load_result(folder)
+        for leftover in folder.glob(".writing-*"):  # of a process that was killed
+            leftover.unlink()
         start = time.perf_counter()
         dataset = load_dataset(run.data, size=run.size)
         history, model = _train(run, dataset, folder, on_epoch)

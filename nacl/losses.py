@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nacl._checks import REDUCTIONS, check_choice, check_logits_and_target, check_not_nan, check_number
+from nacl._checks import REDUCTIONS, check_choice, check_flag, check_not_nan, check_number, prepared_logits
 from nacl.priors import neighbour_prior
 
 PENALTIES = ("l1", "l2")
@@ -157,6 +157,7 @@ def nacl_loss(
     logits, target = _checked(logits, target, ignore_index, reduction)
     check_choice("penalty", penalty, PENALTIES)
     check_number("penalty_weight", penalty_weight, low=0)
+    check_flag("softmax", softmax)
     tau = neighbour_prior(
         target,
         logits.shape[1],
@@ -175,9 +176,8 @@ def nacl_loss(
 
 def _checked(logits: Tensor, target: Tensor, ignore_index: int, reduction: str) -> tuple[Tensor, Tensor]:
     """Logits in float32 or float64 and labels in int64, once they and the reduction were found to be in order."""
-    target = check_logits_and_target(logits, target, ignore_index)
     check_choice("reduction", reduction, REDUCTIONS)
-    return logits if logits.dtype == torch.float64 else logits.float(), target
+    return prepared_logits(logits, target, ignore_index)
 
 
 def _cross_entropy_map(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:

@@ -65,9 +65,9 @@ def _check_size(image: Tensor, stride: int) -> None:
 
 
 def _smp_unet(in_channels: int, num_classes: int, *, filters: int) -> nn.Module:
+    check_integer("filters", filters, low=1)
     import segmentation_models_pytorch as smp  # slow to import, and in the extra `train`
 
-    check_integer("filters", filters, low=1)
     return smp.Unet(
         encoder_name="resnet18",
         encoder_weights=None,

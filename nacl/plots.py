@@ -74,7 +74,7 @@ def outlines(image: ArrayLike, labels: Mapping[str, ArrayLike], class_names: Seq
         _draw_outlines(ax, np.asarray(label), len(class_names))
         ax.set_title(title)
         ax.axis("off")
-    handles = [plt.Line2D([], [], color=CLASS_COLOURS[k], label=name) for k, name in enumerate(class_names) if k]
+    handles = [plt.Line2D([], [], color=_class_colour(k), label=name) for k, name in enumerate(class_names) if k]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
 
@@ -89,10 +89,14 @@ def _panels(count: int, *, width: float, height: float) -> tuple[Figure, NDArray
     return figure, axes[0]
 
 
+def _class_colour(k: int) -> str:
+    return CLASS_COLOURS[k % len(CLASS_COLOURS)]
+
+
 def _draw_outlines(ax: Axes, label: np.ndarray, num_classes: int) -> None:
     for k in range(1, num_classes):
         if (label == k).any() and not (label == k).all():
-            ax.contour(label == k, levels=[0.5], colors=[CLASS_COLOURS[k]], linewidths=1.4)
+            ax.contour(label == k, levels=[0.5], colors=[_class_colour(k)], linewidths=1.4)
 
 
 def maps(images: Mapping[str, ArrayLike], *, label: str, limits: tuple[float, float] = (0, 1)) -> Figure:
@@ -122,7 +126,8 @@ def by_case(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     figure, axes = _panels(len(metrics), width=2.5, height=3.2)
     order = [loss for loss in LOSS_NAMES if loss in set(table["loss"])]
     for ax, (column, label) in zip(axes, metrics.items(), strict=True):
-        sns.boxplot(table, x="loss", y=column, order=order, ax=ax, color="#dddddd", fliersize=0, width=0.6)
+        values = [table.loc[table["loss"] == loss, column].dropna() for loss in order]
+        ax.boxplot(values, positions=range(len(order)), widths=0.6, showfliers=False, medianprops={"color": "#000000"})
         sns.stripplot(
             table, x="loss", y=column, order=order, hue="loss", palette=LOSS_COLOURS, legend=False, ax=ax, size=4
         )
@@ -163,7 +168,7 @@ def confidence_panels(
     _draw_outlines(axes[0], np.asarray(label), len(class_names))
     axes[0].set_title("image and label")
     for ax, (title, confidence) in zip(axes[1:], confidences.items(), strict=True):
-        shown = ax.imshow(confidence, cmap="cividis", vmin=0.25, vmax=1)
+        shown = ax.imshow(confidence, cmap="cividis", vmin=1 / len(class_names), vmax=1)
         ax.set_title(title)
     for ax in axes:
         ax.axis("off")

@@ -10,13 +10,18 @@ PRIORS = ("mean", "gaussian")
 BORDERS = ("inside", "replicate", "background", "zero")
 
 
-def gaussian_window(kernel_size: int, sigma: float, *, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Gaussian weights of a window, sum 1: g_ij proportional to exp(-(i^2 + j^2) / (2 sigma^2)).
+def neighbour_window(
+    kernel_size: int, sigma: float, *, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Gaussian weights of the neighbours in a window, the centre left out: 0 there, and the others sum to 1.
+
+    w_ij proportional to exp(-(i^2 + j^2) / (2 sigma^2)), for (i, j) != (0, 0).
 
     Args:
-        kernel_size: width of the window in pixels, odd.
+        kernel_size: width of the window in pixels, odd; at 1 there are no neighbours, and the result is 0.
         sigma: standard deviation in pixels, positive.
         dtype: of the result.
+        device: of the result, and where it is computed.
 
     Returns:
         (kernel_size, kernel_size).
@@ -25,14 +30,18 @@ def gaussian_window(kernel_size: int, sigma: float, *, dtype: torch.dtype = torc
         ValueError: even `kernel_size`, `sigma` not positive.
 
     Example:
-        >>> gaussian_window(3, 1.0)[1]
-        tensor([0.1238, 0.2042, 0.1238], dtype=torch.float64)
+        >>> neighbour_window(3, 1.0)[1]
+        tensor([0.1556, 0.0000, 0.1556], dtype=torch.float64)
     """
     check_kernel_size(kernel_size)
     check_number("sigma", sigma, low=0, open_low=True)
-    offset = torch.arange(kernel_size, dtype=torch.float64) - kernel_size // 2
-    profile = torch.softmax(-(offset**2) / (2 * sigma**2), dim=0)
-    return torch.outer(profile, profile).to(dtype)
+    if kernel_size == 1:
+        return torch.zeros(1, 1, dtype=dtype, device=device)
+    square = (torch.arange(kernel_size, dtype=dtype, device=device) - kernel_size // 2) ** 2
+    square = square[:, None] + square
+    # relative to the nearest neighbours, and sigma twice instead of squared: nothing underflows or overflows to NaN
+    exponent = torch.where(square > 0, -(square - 1) / 2 / sigma / sigma, -torch.inf)
+    return exponent.flatten().softmax(dim=0).view(kernel_size, kernel_size)
 
 
 def neighbour_shares(
@@ -54,7 +63,7 @@ def neighbour_shares(
     Args:
         target: labels (N, H, W), integers in [0, num_classes) or `ignore_index`.
         num_classes: C.
-        window: weights (k, k), k odd, not negative; its dtype is that of the result.
+        window: weights (k, k) on the device of `target`, k odd, not negative; its dtype is that of the result.
         border: "inside", "replicate", "background" or "zero".
         ignore_index: label of the pixels that have none.
 
@@ -71,7 +80,7 @@ def neighbour_shares(
     outside = {"inside": ignored, "replicate": None, "background": 0, "zero": of_no_class}[border]
     labels = torch.where(target == ignore_index, ignored, target)
     labels = _pad(labels, window.shape[-1] // 2, outside)
-    window = window.to(target.device)[None, None]
+    window = window[None, None]
     one_hot = labels.unsqueeze(1) == torch.arange(num_classes, device=target.device).view(1, -1, 1, 1)
     n, _, h, w = one_hot.shape
     weight = F.conv2d(one_hot.view(n * num_classes, 1, h, w).to(window.dtype), window)
@@ -103,7 +112,7 @@ def svls_prior(
 ) -> Tensor:
     """The tau inside SVLS: Gaussian share of each class among the *neighbours*, the centre left out.
 
-    tau_i = sum_(j in W(i), j != i) w_j y_j,  w_j = g_j / (1 - g_c)
+    tau_i = sum_(j in W(i), j != i) w_j y_j,  w as in `neighbour_window`
 
     Where a pixel has no neighbour that counts, tau_i is its own label. Arguments, shapes and errors as in
     `neighbour_prior`, whose "gaussian" prior is (y + tau) / 2 with this tau.
@@ -113,8 +122,7 @@ def svls_prior(
         >>> svls_prior(target, 2)[0, 1, 0]
         tensor([0.0000, 0.5000, 0.0000])
     """
-    window = gaussian_window(kernel_size, sigma, dtype=dtype)
-    window[kernel_size // 2, kernel_size // 2] = 0
+    window = neighbour_window(kernel_size, sigma, dtype=dtype, device=target.device)
     tau, seen = neighbour_shares(target, num_classes, window, border=border, ignore_index=ignore_index)
     return torch.where(seen, tau, one_hot(target, num_classes, ignore_index=ignore_index, dtype=dtype))
 
@@ -187,7 +195,7 @@ def neighbour_prior(
             dtype=dtype,
         )
         return (one_hot(target, num_classes, ignore_index=ignore_index, dtype=dtype) + tau) / 2
-    window = torch.ones(kernel_size, kernel_size, dtype=dtype)
+    window = torch.ones(kernel_size, kernel_size, dtype=dtype, device=target.device)
     return neighbour_shares(target, num_classes, window, border=border, ignore_index=ignore_index)[0]
 
 

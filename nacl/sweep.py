@@ -3,7 +3,6 @@
 A run is a process of its own. What kills it, or the process of another run, leaves the others alone.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -15,8 +14,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import yaml
 from tqdm.auto import tqdm
 
+from nacl._checks import check_integer, expectation
 from nacl.data.load import PROJECT_ROOT, resolve_data
 from nacl.experiments import Run, runs_folder
 
@@ -63,11 +64,10 @@ def sweep(
         FileNotFoundError: no such data or notebook.
         OSError: no scheduler answers there.
     """
-    if jobs < 1:
-        raise ValueError(f"Expected `jobs` of at least 1, got {jobs}.")
+    check_integer("jobs", jobs, low=1)
     if not notebook.exists():
         raise FileNotFoundError(f"Expected the train notebook at {notebook}, got no file. Sweep from a checkout.")
-    folder = (folder or runs_folder()).absolute()
+    folder, notebook = (folder or runs_folder()).absolute(), notebook.absolute()
     by_folder = {run.folder(folder): run for run in runs}
     todo = {place: run for place, run in by_folder.items() if not _is_done(place)}
     outcomes = {place: Outcome(run, place) for place, run in by_folder.items()}
@@ -101,7 +101,7 @@ def execute_notebook(run: Run, folder: Path, notebook: Path = NOTEBOOK, threads:
 def papermill(notebook: Path, output: Path, parameters: dict[str, object], environment: dict[str, str]) -> str:
     """Execute a notebook in a process of its own; the last words of its error, or "" if it came to its end."""
     command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar"]
-    command += ["--parameters_yaml", json.dumps(parameters)]  # JSON is YAML
+    command += ["--parameters_yaml", yaml.safe_dump(parameters)]
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # a debugger's notice
     done = subprocess.run(
         command, env={**os.environ, **quiet, **environment}, capture_output=True, text=True, check=False
@@ -124,12 +124,21 @@ def _executor(scheduler: str | None, jobs: int) -> Iterator[Callable[..., Future
     """A function that submits a call: to threads that wait for processes here, or to the workers of a cluster."""
     if scheduler is None:
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        with ThreadPoolExecutor(jobs) as pool:
+        pool = ThreadPoolExecutor(jobs)
+        try:
             yield lambda function, *arguments: pool.submit(function, *arguments, threads)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C, start nothing more
         return
     from distributed import Client  # in the extra `cluster`
 
-    with Client(scheduler, timeout="20s") as client:
+    try:
+        client = Client(scheduler, timeout="20s")
+    except OSError as error:
+        remedy = "Start one with `dask scheduler` and give the address that it prints"
+        message = expectation("scheduler", "to be the address of a running Dask scheduler", scheduler, remedy=remedy)
+        raise OSError(message) from error
+    with client:
         yield lambda function, *arguments: client.submit(function, *arguments, pure=False)
 
 

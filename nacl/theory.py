@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nacl._checks import check_kernel_size, check_logits_and_target, check_number
-from nacl.priors import gaussian_window, one_hot, svls_prior
+from nacl._checks import check_kernel_size, check_not_nan, check_number, prepared_logits
+from nacl.priors import neighbour_window, one_hot, svls_prior
 
 
 class SVLSWeights(NamedTuple):
@@ -41,9 +41,9 @@ def svls_weights(kernel_size: int, sigma: float) -> SVLSWeights:
     check_kernel_size(kernel_size)
     if kernel_size == 1:
         raise ValueError("Expected `kernel_size` of at least 3, got 1. A window of one pixel has no neighbours.")
-    weights = gaussian_window(kernel_size, sigma)
+    weights = neighbour_window(kernel_size, sigma)  # g_j / (1 - g_c): the scale of g cancels in the steps below
     middle = kernel_size // 2
-    others = 1 - weights[middle, middle]
+    others = weights.sum()
     weights[middle, middle] = others
     weights = weights / others
     weights = weights / weights.sum()
@@ -77,7 +77,8 @@ def svls_split(
     """SVLS taken apart: 1/2 [ CE(y, s) + KL(tau || s) + H(tau) ], each part pixel by pixel.
 
     `entropy` H(tau) does not depend on the logits, so the loss is cross-entropy plus the penalty KL(tau || s) of the
-    constraint s = tau, at a balance of 1 : 1 that no parameter moves.
+    constraint s = tau, at a balance of 1 : 1 that no parameter moves. (With `border="zero"` tau is no distribution at
+    the edge, and `constraint` can be negative there.)
 
     Args:
         logits: (N, C, H, W).
@@ -96,13 +97,15 @@ def svls_split(
         >>> split.entropy[0, 0, 1], split.loss.mean()
         (tensor(0.6931), tensor(0.6931))
     """
-    target = check_logits_and_target(logits, target, ignore_index)
+    logits, target = prepared_logits(logits, target, ignore_index)
+    check_not_nan(logits, "logits")
     log_probs = F.log_softmax(logits, dim=1)
     options = {"kernel_size": kernel_size, "sigma": sigma, "border": border, "ignore_index": ignore_index}
     tau = svls_prior(target, logits.shape[1], **options, dtype=logits.dtype)
     y = one_hot(target, logits.shape[1], ignore_index=ignore_index, dtype=logits.dtype)
     entropy = torch.special.entr(tau).sum(dim=1)
-    parts = (-(y * log_probs).sum(dim=1), -(tau * log_probs).sum(dim=1) - entropy, entropy)
+    cross_entropy, to_tau = (-torch.where(p > 0, p * log_probs, 0).sum(dim=1) for p in (y, tau))
+    parts = (cross_entropy, to_tau - entropy, entropy)
     valid = target != ignore_index
     return SVLSSplit(*(torch.where(valid, part, 0) for part in parts))
 
@@ -115,7 +118,7 @@ class SVLSGradient(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """Their sum, s - (y + tau) / 2."""
+        """Their sum, s - (y + tau) / 2 where tau sums to 1."""
         return self.label + self.constraint
 
 
@@ -130,7 +133,8 @@ def svls_gradient(
 ) -> SVLSGradient:
     """Gradient of SVLS (reduction "sum") in the logits, in its two halves: (s - y) / 2 and (s - tau) / 2.
 
-    The first pulls the prediction to the label, the second to the neighbours, with the same weight 1/2 always.
+    The first pulls the prediction to the label, the second to the neighbours, with the same weight 1/2 always. (With
+    `border="zero"` tau sums to less than 1 at the edge, and the second is (s sum(tau) - tau) / 2.)
     Arguments and errors as in `svls_split`; both halves are (N, C, H, W), and 0 at ignored pixels.
 
     Example:
@@ -139,13 +143,16 @@ def svls_gradient(
         >>> halves.label[0, 1], halves.constraint[0, 1]
         (tensor([[ 0.2500,  0.2500, -0.2500]]), tensor([[0.2500, 0.0000, 0.2500]]))
     """
-    target = check_logits_and_target(logits, target, ignore_index)
+    logits, target = prepared_logits(logits, target, ignore_index)
+    check_not_nan(logits, "logits")
     probs = logits.softmax(dim=1)
     options = {"kernel_size": kernel_size, "sigma": sigma, "border": border, "ignore_index": ignore_index}
     tau = svls_prior(target, logits.shape[1], **options, dtype=logits.dtype)
     y = one_hot(target, logits.shape[1], ignore_index=ignore_index, dtype=logits.dtype)
     valid = (target != ignore_index).unsqueeze(1)
-    return SVLSGradient(*(torch.where(valid, (probs - goal) / 2, 0) for goal in (y, tau)))
+    return SVLSGradient(
+        *(torch.where(valid, (probs * goal.sum(dim=1, keepdim=True) - goal) / 2, 0) for goal in (y, tau))
+    )
 
 
 def svls_minimum(
@@ -169,7 +176,7 @@ def svls_minimum(
         kernel_size, sigma, border, ignore_index: as in `nacl.losses.svls_loss`.
 
     Returns:
-        (N, C, H, W) float64, sums to 1 at valid pixels.
+        (N, C, H, W) float64, sums to 1 at valid pixels (with `border="zero"` too, where tau does not).
 
     Raises:
         ValueError, TypeError: as `nacl.priors.svls_prior`; also a negative `price`.
@@ -181,4 +188,5 @@ def svls_minimum(
     check_number("price", price, low=0)
     options = {"ignore_index": ignore_index, "dtype": torch.float64}
     tau = svls_prior(target, num_classes, kernel_size=kernel_size, sigma=sigma, border=border, **options)
-    return (one_hot(target, num_classes, **options) + price * tau) / (1 + price)
+    weight = one_hot(target, num_classes, **options) + price * tau
+    return weight / weight.sum(dim=1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -84,7 +83,7 @@ def fit(
 
     Raises:
         ValueError: a number out of range, NaN in the loss on the CPU, logits of another shape than the labels.
-        FloatingPointError: the mean loss of an epoch is not finite; the last checkpoint stays.
+        FloatingPointError: loss or logits of an epoch are not finite; the last checkpoint stays.
         OSError: the checkpoint can't be written.
     """
     check_integer("epochs", epochs, low=1)
@@ -180,8 +179,10 @@ def _validation_dice(model: nn.Module, cases: Sequence[Case], num_classes: int, 
     """Mean over cases of the mean Dice of the foreground classes that the case or its prediction has."""
     scores = []
     for case in cases:
-        predicted: NDArray = torch.cat([logits.argmax(dim=1) for logits in _logits(model, case, device)]).cpu().numpy()
-        scores.append(dice_score(predicted, case.label, num_classes))
+        logits = torch.cat(_logits(model, case, device))
+        if not logits.isfinite().all():
+            raise FloatingPointError("Expected finite logits in validation, got NaN or infinity. Lower learning_rate.")
+        scores.append(dice_score(logits.argmax(dim=1).cpu().numpy(), case.label, num_classes))
     per_class = np.array(scores)
     per_case = [np.nanmean(row) for row in per_class if not np.isnan(row).all()]
     return float(np.mean(per_case)) if per_case else 0.0
@@ -231,12 +232,15 @@ def _restore(
         with safe_open(path, "pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, not a mapping
             history = json.loads(stored.metadata()["history"])
-        model.load_state_dict(_under("model/", tensors))
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        if shapes != _checkpoint_shapes(model):
+            raise ValueError("its tensors are not those of this network")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         aside = path.with_suffix(".broken")
         path.replace(aside)
         log.warning("Checkpoint %s can't be used (%s); set aside as %s, training starts again.", path, error, aside)
         return [], {}
+    model.load_state_dict(_under("model/", tensors))
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in _under("optimizer/", tensors).items():
         index, name = key.split("/")
@@ -244,6 +248,17 @@ def _restore(
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     device = next(model.parameters()).device
     return history, {name: tensor.to(device) for name, tensor in _under("best/", tensors).items()}
+
+
+def _checkpoint_shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """The names and shapes of the tensors in a whole checkpoint of `model`."""
+    shapes = {}
+    for name, tensor in model.state_dict().items():
+        shapes |= {f"model/{name}": tensor.shape, f"best/{name}": tensor.shape}
+    for index, parameter in enumerate(model.parameters()):
+        adam = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+        shapes |= {f"optimizer/{index}/{name}": shape for name, shape in adam.items()}
+    return shapes
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

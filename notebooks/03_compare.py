@@ -51,7 +51,7 @@ text = (
     f"Data: **{info['dataset']}**, {table['case'].nunique()} test cases of {table['patient'].nunique()} patients. "
     f"Profile **{profile}**: {same}. Seeds: {seeds}. Distances in {info['unit']}"
 )
-scaled = {"acdc": f" of the 192 x 192 grid, read at {run.size} x {run.size} {{cite}}`bernard2018`"}
+scaled = {"acdc": f" of the 192 x 192 grid, read at {run.size} x {run.size} (Bernard et al., IEEE TMI 2018)"}
 Markdown(text + scaled.get(info["dataset"], "") + ".")
 
 # %% [markdown]

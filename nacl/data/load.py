@@ -4,7 +4,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from nacl._checks import check_choice, check_integer
+from nacl._checks import check_choice, check_integer, expectation
 from nacl.data import acdc, phantom
 from nacl.data.case import Dataset
 
@@ -23,6 +23,8 @@ def resolve_data(data: str) -> str | Path:
     """
     if data in EMBEDDED:
         return data
+    if not data.strip():
+        raise ValueError(expectation("data", "to be the name of a data set or a path", repr(data)))
     if "/" not in data and "." not in data and not Path(data).exists() and not (PROJECT_ROOT / data).exists():
         check_choice("data", data, [*EMBEDDED, "a path to a folder"])
     tried = [Path(data).expanduser().absolute(), PROJECT_ROOT / data]
@@ -34,6 +36,12 @@ def resolve_data(data: str) -> str | Path:
         f"Expected `data` to be {' or '.join(map(repr, EMBEDDED))} or a folder, got {data!r} (no folder {places}). "
         "Give the folder that holds train/, valid/ and test/."
     )
+
+
+def dataset_name(data: str) -> str:
+    """The short name of a data set, whatever path it is given by."""
+    source = resolve_data(data)
+    return source if isinstance(source, str) else acdc.NAME
 
 
 def load_dataset(data: str, *, size: int) -> Dataset:

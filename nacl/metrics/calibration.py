@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nacl._checks import check_choice, check_integer, check_logits_and_target, expectation
+from nacl._checks import check_choice, check_integer, check_logits_and_target, check_probs, expectation
 from nacl.priors import mixed_windows, one_hot
 
 REGIONS = ("all", "predicted_foreground", "predicted_border", "true_foreground")
@@ -127,11 +127,12 @@ class CalibrationError:
         """Add a batch: `probs` (N, C, H, W) in [0, 1], `target` (N, H, W).
 
         Raises:
-            ValueError: shapes that do not fit, labels or probabilities out of range, NaN, a changed number of classes.
+            ValueError: shapes that do not fit, labels or probabilities out of range, NaN, and, for `classwise`, a
+                changed number of classes.
             TypeError: dtypes that do not fit.
         """
         target = check_logits_and_target(probs, target, self.ignore_index, name="probs")
-        _check_probs(probs)
+        check_probs(probs)
         where = region_mask(probs, target, self.region, ignore_index=self.ignore_index)
         if self.classwise:
             correct = one_hot(target, probs.shape[1], ignore_index=self.ignore_index, dtype=torch.bool).movedim(1, 0)[
@@ -224,18 +225,12 @@ def classwise_calibration_error(
     return metric.compute()
 
 
-def _check_probs(probs: Tensor) -> None:
-    low, high = (x.item() for x in probs.aminmax()) if probs.numel() else (0.0, 1.0)
-    if not (low >= 0 and high <= 1 + 1e-5):  # written so that NaN fails
-        remedy = "Pass logits.softmax(dim=1), from logits without NaN"
-        raise ValueError(expectation("probs", "values in [0, 1]", f"[{low:.4g}, {high:.4g}]", remedy=remedy))
-
-
 def _bin_sums(confidence: Tensor, correct: Tensor, n_bins: int, *, drop_zeros: bool) -> CalibrationBins:
     """Sums per row and bin of `confidence` and `correct`, both (rows, pixels)."""
     rows, total = confidence.shape
-    inner_edges = torch.linspace(0, 1, n_bins + 1, dtype=confidence.dtype, device=confidence.device)[1:-1]
-    index = torch.bucketize(confidence.contiguous(), inner_edges)
+    # not torch.linspace, whose inner edges are off by one rounding
+    inner_edges = torch.arange(1, n_bins, dtype=torch.float64, device=confidence.device) / n_bins
+    index = torch.bucketize(confidence.contiguous(), inner_edges.to(confidence.dtype))
     index += torch.arange(rows, device=index.device)[:, None] * n_bins
     counted = (confidence > 0).double() if drop_zeros else None
     correct = correct.double() if counted is None else correct * counted

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nacl._checks import check_logits_and_target, expectation
+from nacl._checks import check_logits_and_target, check_probs, expectation
 
 FLOOR = 1e-12  # a probability that underflowed costs 27.6 nats, not infinitely many
 
@@ -17,7 +17,7 @@ def negative_log_likelihood(probs: Tensor, target: Tensor, *, ignore_index: int 
         ignore_index: label of the pixels that never count.
 
     Raises:
-        ValueError: shapes that do not fit, labels out of range.
+        ValueError: shapes that do not fit, labels or probabilities out of range, NaN.
         TypeError: dtypes that do not fit.
 
     Example:
@@ -26,6 +26,7 @@ def negative_log_likelihood(probs: Tensor, target: Tensor, *, ignore_index: int 
         0.6931
     """
     target = check_logits_and_target(probs, target, ignore_index, name="probs")
+    check_probs(probs)
     valid = target != ignore_index
     of_label = probs.gather(1, torch.where(valid, target, 0).unsqueeze(1))[:, 0]
     return -of_label[valid].double().clamp_min(FLOOR).log().mean().item()
@@ -41,7 +42,7 @@ def posterior_divergence(probs: Tensor, posterior: Tensor) -> float:
         posterior: true class probabilities, same shape.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: shapes that differ, probabilities out of range, NaN.
 
     Example:
         >>> posterior = torch.tensor([0.8, 0.2]).view(1, 2, 1, 1)
@@ -52,6 +53,7 @@ def posterior_divergence(probs: Tensor, posterior: Tensor) -> float:
         raise ValueError(
             expectation("probs", f"of the shape of `posterior`, {tuple(posterior.shape)}", tuple(probs.shape))
         )
+    check_probs(probs)
     probs, posterior = probs.double().clamp_min(FLOOR), posterior.double()
     divergence = torch.xlogy(posterior, posterior) - posterior * probs.log()
     return divergence.sum(dim=1).mean().item()

@@ -27,7 +27,8 @@ def dice_score(
         (C - 1,) in [0, 1] or NaN, for the classes 1 to C - 1.
 
     Raises:
-        ValueError: shapes that differ, unknown `convention`.
+        ValueError: shapes that differ, labels out of range, unknown `convention`.
+        TypeError: labels that are not integers.
 
     Example:
         >>> dice_score([[0, 1, 1, 2]], [[0, 1, 2, 2]], 3)
@@ -71,8 +72,9 @@ def hausdorff_distance_95(
         (C - 1,), for the classes 1 to C - 1.
 
     Raises:
-        ValueError: shapes that differ, a spacing with a wrong number of entries or not positive, unknown
-            `convention`.
+        ValueError: shapes that differ, labels out of range, a spacing with a wrong number of entries or not positive,
+            unknown `convention`.
+        TypeError: labels that are not integers.
 
     Example:
         >>> hausdorff_distance_95([[0, 1, 0, 0]], [[0, 0, 0, 1]], 2, spacing=(1.0, 1.5))
@@ -96,7 +98,7 @@ def hausdorff_distance_95(
 
 def _check_spacing(spacing: Sequence[float], ndim: int) -> None:
     """Raise unless `spacing` has `ndim` positive entries."""
-    if len(spacing) != ndim or not all(size > 0 for size in spacing):
+    if len(spacing) != ndim or not all(0 < size < np.inf for size in spacing):
         raise ValueError(expectation("spacing", f"with {ndim} positive entries, one an axis", spacing))
 
 
@@ -114,4 +116,10 @@ def _checked(prediction: ArrayLike, target: ArrayLike, num_classes: int, convent
     prediction, target = np.asarray(prediction), np.asarray(target)
     if prediction.shape != target.shape:
         raise ValueError(expectation("prediction", f"of the shape of `target`, {target.shape}", prediction.shape))
+    for name, labels in (("prediction", prediction), ("target", target)):
+        if labels.dtype.kind not in "ui":
+            raise TypeError(expectation(name, "of an integer dtype", labels.dtype))
+        if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+            got = f"[{labels.min()}, {labels.max()}]"
+            raise ValueError(expectation(name, f"labels in [0, {num_classes})", got, f"num_classes={num_classes}"))
     return prediction, target

@@ -1,0 +1,98 @@
+"""The grammar of errors: argument, rule, value, remedy."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from nacl._checks import (
+    check_choice,
+    check_integer,
+    check_kernel_size,
+    check_labels,
+    check_logits_and_target,
+    check_number,
+    expectation,
+)
+
+
+@pytest.mark.parametrize(
+    ("context", "remedy", "message"),
+    [
+        ("", "", "Expected `x` in [0, 1], got 7."),
+        ("of 3", "", "Expected `x` in [0, 1], got 7 (of 3)."),
+        ("", "Halve it", "Expected `x` in [0, 1], got 7. Halve it."),
+        ("of 3", "Halve it", "Expected `x` in [0, 1], got 7 (of 3). Halve it."),
+    ],
+)
+def test_message_is_expected_got_context_remedy(context, remedy, message):
+    assert expectation("x", "in [0, 1]", 7, context, remedy) == message
+
+
+@pytest.mark.parametrize("value", ["mena", "MEAN", "means"])
+def test_unknown_name_suggests_the_nearest(value):
+    message = f"Expected `prior` to be one of 'mean', 'gaussian', got '{value}'. Did you mean 'mean'?"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check_choice("prior", value, ["mean", "gaussian"])
+
+
+def test_far_name_gets_no_suggestion():
+    with pytest.raises(ValueError, match=r"got 'zzz'\.$"):
+        check_choice("prior", "zzz", ["mean", "gaussian"])
+
+
+@pytest.mark.parametrize("value", [True, "1", None, 1j, torch.tensor(1.0)])
+def test_not_a_number(value):
+    with pytest.raises(TypeError, match="Expected `sigma` to be a number, got "):
+        check_number("sigma", value)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, float("nan"), float("inf"), -float("inf")])
+def test_number_out_of_range_names_range_and_value(value):
+    message = f"Expected `sigma` in (0, 2], got {value}."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check_number("sigma", value, low=0, high=2, open_low=True)
+
+
+def test_infinite_is_no_number_even_without_bounds():
+    with pytest.raises(ValueError, match=r"Expected `x` in \(-inf, inf\), got inf"):
+        check_number("x", float("inf"))
+
+
+@pytest.mark.parametrize("value", [0, 1e-9, 2, np.float32(1), np.int64(2)])
+def test_number_in_range(value):
+    check_number("x", value, low=0, high=2)
+
+
+@pytest.mark.parametrize("value", [True, 3.0, "3", None])
+def test_not_an_integer(value):
+    with pytest.raises(TypeError, match=f"Expected `n_bins` to be an integer, got {value!r}"):
+        check_integer("n_bins", value, low=1)
+
+
+def test_integer_too_low():
+    check_integer("n_bins", np.int64(1), low=1)
+    with pytest.raises(ValueError, match="Expected `n_bins` of at least 1, got 0"):
+        check_integer("n_bins", 0, low=1)
+
+
+@pytest.mark.parametrize("value", [2, 4])
+def test_even_kernel_suggests_its_odd_neighbours(value):
+    with pytest.raises(ValueError, match=rf"`kernel_size` to be odd, got {value}\. Use {value - 1} or {value + 1}"):
+        check_kernel_size(value)
+
+
+def test_labels_come_back_in_int64():
+    assert check_labels(torch.zeros(1, 2, 2, dtype=torch.uint8), 2, -100).dtype == torch.int64
+
+
+def test_label_out_of_range_names_itself_and_the_range():
+    message = "Expected `target` values in [0, 4) or ignore_index=-100, got 7 (num_classes=4). Remap the labels"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_labels(torch.tensor([[[0, 7, -100]]]), 4, -100)
+
+
+def test_name_of_the_first_argument_is_the_callers():
+    with pytest.raises(TypeError, match=r"Expected `probs` of a floating dtype, got torch.int64. Call probs.float()"):
+        check_logits_and_target(torch.zeros(1, 2, 1, 1).long(), torch.zeros(1, 1, 1).long(), -100, name="probs")

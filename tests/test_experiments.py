@@ -1,0 +1,397 @@
+"""Runs: their values, their identity, their files, and that none is done twice."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from test_files import largest_file
+
+from nacl import experiments
+from nacl.data import load_dataset
+from nacl.evaluation import SUMMARY, evaluate
+from nacl.experiments import (
+    GRIDS,
+    PROFILES,
+    Run,
+    finished,
+    load_result,
+    plan,
+    provenance,
+    results_table,
+    runs_folder,
+    source_hash,
+    train_run,
+)
+from nacl.losses import LOSSES
+
+TINY = {"size": 32, "filters": 2, "batch_size": 4, "device": "cpu"}
+
+
+class StoppedError(Exception):
+    """Ends a training from outside."""
+
+
+def tiny_run(data: Path, **values: object) -> Run:
+    return Run(**{**TINY, "epochs": 2, "data": str(data), **values})
+
+
+def never(history: list[dict]) -> None:
+    raise AssertionError("nothing may be trained")
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in folder.iterdir() if f.name != ".lock"}
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_acdc, tmp_path_factory):
+    """A finished run on the small folder."""
+    return train_run(tiny_run(tiny_acdc), runs=tmp_path_factory.mktemp("runs"))
+
+
+# Values
+
+BAD_VALUES = [
+    ("loss", "nacll", ValueError, "Did you mean 'nacl'"),
+    ("loss", "SVLS", ValueError, "Did you mean 'svls'"),
+    ("penalty_weight", -0.1, ValueError, "-0.1"),
+    ("penalty_weight", float("nan"), ValueError, "nan"),
+    ("penalty_weight", "0.1", TypeError, "'0.1'"),
+    ("penalty", "L1", ValueError, "Did you mean 'l1'"),
+    ("prior", "guassian", ValueError, "Did you mean 'gaussian'"),
+    ("kernel_size", 4, ValueError, "Use 3 or 5"),
+    ("kernel_size", 3.0, TypeError, "3.0"),
+    ("sigma", 0.0, ValueError, "0.0"),
+    ("border", "replicat", ValueError, "Did you mean 'replicate'"),
+    ("softmax", 1, TypeError, "got 1"),
+    ("model", "smp.unet", ValueError, "Did you mean 'smp.Unet'"),
+    ("filters", 0, ValueError, "at least 1, got 0"),
+    ("filters", True, TypeError, "True"),
+    ("data", 3, TypeError, "got 3"),
+    ("data", Path("x"), TypeError, "of type str"),
+    ("size", 100, ValueError, "Use 96"),
+    ("size", 0, ValueError, "at least 1, got 0"),
+    ("epochs", 0, ValueError, "at least 1, got 0"),
+    ("epochs", 2.5, TypeError, "2.5"),
+    ("batch_size", -4, ValueError, "at least 1, got -4"),
+    ("learning_rate", 0, ValueError, "got 0"),
+    ("learning_rate", float("inf"), ValueError, "got inf"),
+    ("seed", -1, ValueError, "at least 0, got -1"),
+    ("seed", None, TypeError, "None"),
+    ("device", "gpu", ValueError, "one of 'auto', 'cpu'"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "kind", "says"), BAD_VALUES)
+def test_a_bad_value_is_refused_when_a_run_is_made(name, value, kind, says):
+    run = {"prior": "gaussian"} if name == "sigma" else {}
+    with pytest.raises(kind) as caught:
+        Run(**{**run, name: value})
+    assert f"`{name}`" in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_every_field_has_a_bad_value_above_and_a_help():
+    assert {name for name, *_ in BAD_VALUES} == {f.name for f in fields(Run)}
+    assert all(f.metadata["help"] for f in fields(Run))
+
+
+def test_whole_numbers_are_taken_for_floats():
+    assert Run(penalty_weight=1) == Run(penalty_weight=1.0)
+    assert Run(penalty_weight=1).identity() == Run(penalty_weight=1.0).identity()
+
+
+# Identity
+
+
+def test_what_the_loss_does_not_take_is_no_part_of_a_run():
+    assert Run(loss="ce").identity() == Run(loss="ce", penalty_weight=9.0, kernel_size=7, prior="gaussian").identity()
+    assert Run(loss="svls").identity() == Run(loss="svls", penalty_weight=9.0, penalty="l2").identity()
+    assert "penalty_weight" not in Run(loss="svls").values()
+    assert Run(loss="ce").loss_options() == {}
+    assert set(Run(loss="svls").loss_options()) == {"kernel_size", "sigma", "border"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": "svls"},
+        {"penalty_weight": 0.2},
+        {"penalty": "l2"},
+        {"prior": "gaussian"},
+        {"kernel_size": 5},
+        {"border": "zero"},
+        {"softmax": True},
+        {"model": "smp.Unet"},
+        {"filters": 8},
+        {"size": 96},
+        {"epochs": 21},
+        {"batch_size": 8},
+        {"learning_rate": 2e-3},
+        {"seed": 1},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_changes_the_numbers_changes_the_identity(change):
+    assert replace(Run(), **change).identity() != Run().identity()
+
+
+def test_the_device_is_no_part_of_a_run():
+    assert Run(device="cpu").identity() == Run(device="cuda").identity()
+    assert "device" not in Run().values()
+
+
+def test_the_same_data_elsewhere_is_the_same_run(tiny_acdc, tiny_acdc_copy):
+    assert tiny_run(tiny_acdc).identity() == tiny_run(tiny_acdc_copy).identity()
+
+
+@pytest.mark.parametrize("way", [".", "link", "copy", "tiny/"])
+def test_however_the_data_is_named_the_run_has_one_folder(tiny_acdc, tiny_acdc_copy, tmp_path, monkeypatch, way):
+    """A sweep hands the resolved path to its notebooks and looks for the files where the run as given has them."""
+    (tiny_acdc_copy / "link").symlink_to(tiny_acdc)
+    (tiny_acdc_copy / "tiny").symlink_to(tiny_acdc)
+    (tiny_acdc_copy / "copy").symlink_to(".")
+    monkeypatch.chdir(tiny_acdc if way == "." else tiny_acdc_copy)
+    assert tiny_run(way).folder(tmp_path) == tiny_run(tiny_acdc).folder(tmp_path)
+
+
+def test_other_data_is_another_run(tiny_acdc_copy):
+    run = tiny_run(tiny_acdc_copy)
+    before = run.identity()
+    next((tiny_acdc_copy / "test").glob("*.h5")).unlink()
+    assert run.identity() != before != Run(**TINY).identity()
+
+
+def test_another_version_of_the_package_is_another_run(tmp_path, monkeypatch):
+    (tmp_path / "losses.py").write_text("a = 1")
+    monkeypatch.setattr(experiments, "PACKAGE", tmp_path)
+    source, before = source_hash(), Run().identity()
+    (tmp_path / "losses.py").write_text("a = 2")
+    assert source_hash() != source
+    assert Run().identity() != before
+
+
+def test_the_folder_of_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("NACL_RUNS", str(tmp_path / "elsewhere"))
+    assert runs_folder() == tmp_path / "elsewhere"
+    assert Run().folder().parent == tmp_path / "elsewhere"
+    assert Run().folder(tmp_path).parent == tmp_path
+    monkeypatch.delenv("NACL_RUNS")
+    assert runs_folder() == experiments.PROJECT_ROOT / "runs"
+
+
+# Plans
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_every_grid_gives_different_runs_of_its_profile(grid, profile):
+    runs = plan(grid, profile=profile, seeds=[0, 1])
+    assert len({run.identity() for run in runs}) == len(runs) > 2
+    for run in runs:
+        assert PROFILES[profile]["embedded"].items() <= asdict(run).items()
+    assert {run.seed for run in runs} == {0, 1}
+
+
+def test_a_plan_is_all_combinations():
+    runs = plan("kernel-size", seeds=[5])
+    assert {(run.loss, run.kernel_size) for run in runs} == {(a, k) for a in ("svls", "nacl") for k in (3, 5, 7, 9)}
+    assert {run.seed for run in runs} == {5}
+
+
+def test_a_plan_for_a_folder_has_the_benchmarks_sizes_and_fixed_fields_win(tiny_acdc):
+    runs = plan("main", data=str(tiny_acdc), epochs=3)
+    assert {(run.size, run.epochs, run.data) for run in runs} == {(96, 3, str(tiny_acdc))}
+
+
+def test_the_full_profile_is_the_papers_protocol():
+    run = plan("main", profile="full", data="some/folder")[2]
+    assert (run.size, run.filters, run.epochs, run.batch_size, run.learning_rate) == (192, 32, 100, 4, 1e-3)
+    assert (run.loss, run.penalty_weight, run.kernel_size, run.prior, run.penalty) == ("nacl", 0.1, 3, "mean", "l1")
+
+
+def test_unknown_names_in_a_plan_are_refused_with_the_nearest():
+    for arguments, options, near in [
+        (["penalty-wieght"], {}, "penalty-weight"),
+        (["main"], {"profile": "quik"}, "quick"),
+        (["main"], {"epoch": 3}, "epochs"),
+    ]:
+        with pytest.raises(ValueError, match=f"Did you mean '{near}'"):
+            plan(*arguments, **options)
+
+
+@pytest.mark.parametrize("fixed", [{"loss": "ce"}, {"seed": 3}])
+def test_a_fixed_field_that_the_grid_or_the_seeds_set_is_not_silently_dropped(fixed):
+    with pytest.raises(ValueError, match=next(iter(fixed))):
+        plan("main", **fixed)
+
+
+# Files
+
+
+def test_a_finished_run_leaves_its_files_and_no_others(trained):
+    names = {f.name for f in trained.folder.iterdir()} - {".lock"}
+    assert names == {"run.json", "history.csv", "metrics.csv", "bins.csv", "weights.safetensors"}
+    newest = max(names, key=lambda name: (trained.folder / name).stat().st_mtime_ns)
+    assert newest == "run.json"
+
+
+def test_run_json_says_what_where_and_with_what(trained):
+    info = json.loads((trained.folder / "run.json").read_text())
+    assert Run(**info["run"]) == trained.run
+    assert info["identity"] == trained.run.identity()
+    assert info["identity"] in trained.folder.name
+    assert info["source"] == source_hash()
+    assert info["torch"] == torch.__version__
+    assert info["device_name"].startswith("cpu")
+    assert info["dataset"] == "acdc"
+    assert set(info) >= {"commit", "python", "numpy", "data_fingerprint", "seconds", "finished", "class_names", "unit"}
+
+
+def test_the_commit_is_that_of_the_checkout():
+    git = ["git", "-C", str(experiments.PACKAGE)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = provenance("cpu")["commit"]
+    assert commit == "unknown" if not head else commit.removesuffix("-dirty") == head
+
+
+def test_a_finished_run_is_read_and_not_trained_again(trained, tiny_acdc_copy):
+    before = contents(trained.folder)
+    again = train_run(trained.run, runs=trained.folder.parent, on_epoch=never)
+    assert contents(trained.folder) == before
+    pd.testing.assert_frame_equal(again.cases, trained.cases)
+    pd.testing.assert_frame_equal(again.history, trained.history)
+    assert finished(trained.run, trained.folder.parent).info == trained.info
+
+
+def test_the_stored_weights_give_the_stored_metrics(trained):
+    dataset = trained.dataset()
+    cases, bins = evaluate(trained.model(), dataset.split("test"), dataset.num_classes, device="cpu")
+    pd.testing.assert_frame_equal(trained.cases, cases, rtol=1e-9)
+    pd.testing.assert_frame_equal(trained.bins, bins, rtol=1e-9)
+    case = dataset.split("test")[0]
+    assert torch.equal(trained.predict(case), trained.predict(case))
+    assert len(trained.cases) == len(dataset.split("test")) == 2
+
+
+def test_metrics_have_the_columns_of_the_summary_and_the_right_spacing(trained):
+    assert set(SUMMARY) <= set(trained.cases)
+    assert list(trained.cases["case"]) == ["patient004_frame01", "patient005_frame01"]
+    assert list(trained.cases["patient"]) == ["patient004", "patient005"]
+    assert "kl_posterior" not in trained.cases
+    foreground = trained.cases[[f"dice_{k}" for k in (1, 2, 3)]].mean(axis=1)
+    pd.testing.assert_series_equal(trained.cases["dice"], foreground, check_names=False)
+    # Pixels of the 192 grid: what is found at 32 x 32 is 6 pixels a step.
+    assert load_dataset(trained.run.data, size=32).cases[0].spacing == (1.0, 6.0, 6.0)
+
+
+def test_a_run_on_the_phantom_is_compared_with_its_posterior(squares):
+    case = load_dataset("phantom", size=32).split("test")[0]
+    exact = PosteriorOf(case)
+    cases, _ = evaluate(exact, [case], 4, device="cpu")
+    assert cases["kl_posterior"][0] == pytest.approx(0, abs=1e-5)
+    assert cases["dice"][0] > 0.8
+
+
+class PosteriorOf(torch.nn.Module):
+    """Knows the answer: logits are the log of the case's posterior, whatever the image."""
+
+    def __init__(self, case) -> None:
+        super().__init__()
+        self.logits = torch.from_numpy(case.posterior).movedim(0, 1).clamp_min(1e-12).log()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.logits[: len(image)]
+
+
+def test_a_run_that_was_stopped_has_no_result_and_goes_on(trained, tmp_path):
+    run, seen = trained.run, []
+
+    def stop(history):
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train_run(run, runs=tmp_path, on_epoch=stop)
+    assert finished(run, tmp_path) is None
+    assert (run.folder(tmp_path) / "checkpoint.safetensors").exists()
+    result = train_run(run, runs=tmp_path, on_epoch=lambda history: seen.append(len(history)))
+    assert seen == [2]
+    assert_same_numbers(result, trained)
+    assert not (run.folder(tmp_path) / "checkpoint.safetensors").exists()
+
+
+def assert_same_numbers(a, b):
+    pd.testing.assert_frame_equal(a.history.drop(columns="seconds"), b.history.drop(columns="seconds"), rtol=0)
+    pd.testing.assert_frame_equal(a.cases, b.cases, rtol=0)
+    assert (a.folder / "weights.safetensors").read_bytes() == (b.folder / "weights.safetensors").read_bytes()
+
+
+def test_a_disk_that_fills_up_is_named_and_the_run_goes_on_when_there_is_room(trained, tmp_path):
+    run, seen = trained.run, []
+    with largest_file(5_000), pytest.raises(OSError, match=r"checkpoint\.safetensors\. Free some space"):
+        train_run(run, runs=tmp_path)
+    assert {f.name for f in run.folder(tmp_path).iterdir()} == {".lock"}
+    result = train_run(run, runs=tmp_path, on_epoch=lambda history: seen.append(len(history)))
+    assert seen == [1, 2]
+    assert_same_numbers(result, trained)
+
+
+def test_a_process_that_wants_a_run_in_training_elsewhere_waits_and_reads(trained, tmp_path):
+    script = """
+        import json, sys, time
+        from pathlib import Path
+        from nacl.experiments import Run, train_run
+
+        def on_epoch(history):
+            print("epoch", len(history), flush=True)
+            time.sleep(1)
+
+        print(train_run(Run(**json.loads(sys.argv[1])), runs=Path(sys.argv[2]), on_epoch=on_epoch).info["seconds"])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), json.dumps(asdict(trained.run)), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "epoch 1\n"
+        result = train_run(trained.run, runs=tmp_path, on_epoch=never)
+        rest = other.communicate(timeout=60)[0].splitlines()
+    assert rest == ["epoch 2", str(result.info["seconds"])]
+    pd.testing.assert_frame_equal(result.cases, trained.cases)
+
+
+def test_data_that_cannot_be_used_leaves_no_result(tiny_acdc_copy, tmp_path):
+    file = tiny_acdc_copy / "test" / "patient005_frame01.h5"
+    file.write_bytes(b"")
+    run = tiny_run(tiny_acdc_copy)
+    with pytest.raises(ValueError, match=r"patient005_frame01\.h5"):
+        train_run(run, runs=tmp_path)
+    assert finished(run, tmp_path) is None
+
+
+def test_a_folder_without_a_result_says_how_to_get_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no run\.json\. Train it with `nacl train`"):
+        load_result(tmp_path)
+
+
+# Tables
+
+
+def test_the_table_has_a_row_a_case_with_its_run_and_where_it_was_made(trained, tiny_acdc, tmp_path):
+    other = train_run(tiny_run(tiny_acdc, loss="ce", epochs=1), runs=tmp_path)
+    table = results_table([trained, other])
+    assert len(table) == 4
+    assert {f.name for f in fields(Run)} | {"identity", "commit", "device_name", "dataset", "case"} <= set(table)
+    assert set(trained.cases) <= set(table)
+    assert list(table["loss"]) == ["nacl", "nacl", "ce", "ce"]
+    assert list(table["identity"]) == [trained.run.identity()] * 2 + [other.run.identity()] * 2
+    assert list(table["dice"]) == [*trained.cases["dice"], *other.cases["dice"]]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains(loss, tiny_acdc, tmp_path):
+    result = train_run(tiny_run(tiny_acdc, loss=loss, epochs=3, learning_rate=3e-3), runs=tmp_path)
+    assert result.history["loss"].iloc[-1] < result.history["loss"].iloc[0]
