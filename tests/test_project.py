@@ -107,7 +107,7 @@ def test_the_lock_names_versions_and_no_hosts():
 def test_conda_gets_the_lock():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     (pip,) = (d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
-    assert pip == ["-r requirements.lock", "--no-deps -e ."]
+    assert pip == ["-r requirements.lock", "-e ."]
     (python,) = (d for d in environment["dependencies"] if str(d).startswith("python="))
     assert Requirement(f"python{PYPROJECT['project']['requires-python']}").specifier.contains(python.split("=")[1])
 
