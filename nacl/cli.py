@@ -16,6 +16,7 @@ from nacl.evaluation import SUMMARY
 from nacl.experiments import (
     GRIDS,
     PROFILES,
+    PROVENANCE,
     Run,
     epoch_bar,
     finished,
@@ -210,14 +211,14 @@ def _table(options: argparse.Namespace) -> int:
 
 
 def _mean_over_cases(table: pd.DataFrame) -> pd.DataFrame:
-    keys = [f.name for f in fields(Run)] + ["identity", "commit", "device_name", "dataset"]
+    keys = [*(f.name for f in fields(Run) if f.name in table), *PROVENANCE]
     return table.groupby(keys, sort=False, dropna=False).mean(numeric_only=True).reset_index()
 
 
 def _print_runs(table: pd.DataFrame) -> None:
     """Mean over test cases, with only the fields in which the runs differ."""
     table = _mean_over_cases(table) if "case" in table else table
-    names = [f.name for f in fields(Run) if f.name not in ("device",)]
+    names = ["dataset", *(f.name for f in fields(Run) if f.name in table)]
     varying = [name for name in names if table[name].nunique() > 1 or name in ("loss", "seed")]
     same = {name: table[name].iloc[0] for name in names if name not in varying}
     print("the same in all:", ", ".join(f"{name}={value}" for name, value in same.items()))

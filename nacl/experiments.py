@@ -113,7 +113,7 @@ PROFILES = {
     # minutes on two CPU cores; "embedded" for the phantom, "benchmark" for folders
     "quick": {
         "embedded": {"size": 64, "filters": 16, "epochs": 16, "batch_size": 4},
-        "benchmark": {"size": 96, "filters": 16, "epochs": 12, "batch_size": 8},
+        "benchmark": {"size": 96, "filters": 16, "epochs": 12, "batch_size": 4},
     },
     # the papers' protocol, for a GPU
     "full": {
@@ -130,6 +130,10 @@ GRIDS = {
     "penalty": [{"loss": ["nacl"], "penalty": ["l1", "l2"], "softmax": [False, True]}],
     "model": [{"loss": ["ce", "svls", "nacl"], "model": ["unet", "smp.Unet"]}],
 }
+
+
+PROVENANCE = ("dataset", "data_fingerprint", "identity", "commit", "device_name")
+"""What a row of a table carries from `run.json`, beside the fields of its `Run`."""
 
 
 def plan(
@@ -328,14 +332,16 @@ def _train(
 
 
 def results_table(results: Sequence[Result]) -> pd.DataFrame:
-    """One row a test case and run: the fields of `Run`, the case's metrics, and commit, device and identity.
+    """One row a test case and run: the fields of `Run`, the case's metrics, and where the numbers come from.
 
-    Two runs of one table may differ in any field; nothing is averaged here.
+    The path of the data is left out: `dataset` and `data_fingerprint` say which they were, on any machine. Two runs of
+    one table may differ in any field; nothing is averaged here.
     """
     tables = []
     for result in results:
-        where = {name: result.info[name] for name in ("identity", "commit", "device_name", "dataset")}
-        tables.append(result.cases.assign(**{**asdict(result.run), **where}))
+        values = asdict(result.run)
+        del values["data"], values["device"]
+        tables.append(result.cases.assign(**values, **{name: result.info[name] for name in PROVENANCE}))
     return pd.concat(tables, ignore_index=True)
 
 

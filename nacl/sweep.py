@@ -93,6 +93,8 @@ def execute_notebook(run: Run, folder: Path, notebook: Path = NOTEBOOK, threads:
     with tempfile.TemporaryDirectory(prefix=".running-", dir=folder) as scratch:
         output = Path(scratch) / "notebook.ipynb"
         error = papermill(notebook, output, parameters, environment)
+        if not error and not (folder / "run.json").exists():
+            error = "the notebook filed its run elsewhere: the package or the data changed since the sweep was planned"
         if output.exists():
             output.replace(folder / ("failed.ipynb" if error else "notebook.ipynb"))
         return error

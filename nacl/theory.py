@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nacl._checks import check_kernel_size, check_not_nan, check_number, prepared_logits
-from nacl.priors import neighbour_window, one_hot, svls_prior
+from nacl.priors import one_hot, svls_prior
 
 
 class SVLSWeights(NamedTuple):
@@ -41,9 +41,14 @@ def svls_weights(kernel_size: int, sigma: float) -> SVLSWeights:
     check_kernel_size(kernel_size)
     if kernel_size == 1:
         raise ValueError("Expected `kernel_size` of at least 3, got 1. A window of one pixel has no neighbours.")
-    weights = neighbour_window(kernel_size, sigma)  # g_j / (1 - g_c): the scale of g cancels in the steps below
+    check_number("sigma", sigma, low=0, open_low=True)
     middle = kernel_size // 2
-    others = weights.sum()
+    square = (torch.arange(kernel_size, dtype=torch.float64) - middle) ** 2
+    square = square[:, None] + square
+    # g in units of its nearest neighbour, since the steps do not depend on its scale; 1 - g_c is the sum of the others,
+    # and not a difference, in which a small sigma would lose all digits
+    weights = torch.exp(-(square - 1) / 2 / sigma / sigma)
+    others = weights[square > 0].sum()
     weights[middle, middle] = others
     weights = weights / others
     weights = weights / weights.sum()
@@ -190,3 +195,66 @@ def svls_minimum(
     tau = svls_prior(target, num_classes, kernel_size=kernel_size, sigma=sigma, border=border, **options)
     weight = one_hot(target, num_classes, **options) + price * tau
     return weight / weight.sum(dim=1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
+
+
+def svls_softening(
+    target: Tensor,
+    num_classes: int,
+    *,
+    kernel_size: int = 3,
+    sigma: float = 1.0,
+    border: str = "inside",
+    ignore_index: int = -100,
+) -> Tensor:
+    """What SVLS takes from each pixel's own label: 1 - y~_y = (1 - tau_y) / 2.
+
+    Arguments and errors as in `svls_minimum`.
+
+    Returns:
+        (N, H, W) float64 in [0, 1/2]; 0 where all neighbours agree, and at ignored pixels.
+
+    Example:
+        >>> svls_softening(torch.tensor([[[0, 0, 1]]]), 2)
+        tensor([[[0.0000, 0.2500, 0.5000]]], dtype=torch.float64)
+    """
+    options = {"ignore_index": ignore_index, "dtype": torch.float64}
+    tau = svls_prior(target, num_classes, kernel_size=kernel_size, sigma=sigma, border=border, **options)
+    y = one_hot(target, num_classes, **options)
+    return (y * (1 - tau)).sum(dim=1) / 2
+
+
+def svls_price(
+    gradient: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    *,
+    kernel_size: int = 3,
+    sigma: float = 1.0,
+    border: str = "inside",
+    ignore_index: int = -100,
+) -> float:
+    """The price lambda of the constraint s = tau that a loss pays, read off its gradient.
+
+    Least squares: gradient = a (s - y) + b (s - tau), lambda = b / a. It is 1 for SVLS and 0 for cross-entropy.
+
+    Args:
+        gradient: of the loss in the logits, (N, C, H, W).
+        logits: where it was taken, (N, C, H, W).
+        target: (N, H, W).
+        kernel_size, sigma, border, ignore_index: of tau, as in `nacl.losses.svls_loss`.
+
+    Raises:
+        ValueError, TypeError: as `svls_gradient`.
+
+    Example:
+        >>> logits = torch.randn(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+        >>> target = torch.arange(64).view(1, 8, 8) % 3
+        >>> loss = F.cross_entropy(logits, target)
+        >>> abs(svls_price(*torch.autograd.grad(loss, logits), logits, target)) < 1e-9
+        True
+    """
+    options = {"kernel_size": kernel_size, "sigma": sigma, "border": border, "ignore_index": ignore_index}
+    halves = svls_gradient(logits.detach(), target, **options)
+    directions = torch.stack([half.flatten() for half in halves], dim=1)
+    a, b = torch.linalg.lstsq(directions, gradient.flatten().to(directions.dtype)).solution.tolist()
+    return b / a

@@ -29,7 +29,6 @@ seed = 1
 import numpy as np
 import torch
 from IPython.display import Markdown
-
 from nacl import expected_calibration_error, plots
 from nacl.data import load_dataset
 from nacl.data.phantom import CLASS_NAMES, draw_labels
@@ -65,7 +64,10 @@ middle = case.posterior[:, 2]
 plots.maps(dict(zip(CLASS_NAMES, middle, strict=True)), label="true probability")
 # %%
 rng = np.random.default_rng(seed)
-annotators = {f"annotator {i}": draw_labels(case.posterior.astype(float), rng)[2] for i in (1, 2, 3)}
+annotators = {
+    f"annotator {i}": draw_labels(case.posterior.astype(float), rng)[2]
+    for i in (1, 2, 3)
+}
 plots.outlines(case.image[2], annotators, CLASS_NAMES)
 # %% [markdown]
 # Three annotators, one image: the outlines differ most where the wall is blurred, and nobody is wrong.
@@ -77,10 +79,15 @@ plots.outlines(case.image[2], annotators, CLASS_NAMES)
 
 # %%
 posterior = case.posterior[:, 2:3].astype(float)
-counts = sum(np.arange(4)[:, None, None, None] == draw_labels(posterior, rng) for _ in range(draws))
+counts = sum(
+    np.arange(4)[:, None, None, None] == draw_labels(posterior, rng)
+    for _ in range(draws)
+)
 share = counts / draws
 ambiguous = (posterior > 0.05) & (posterior < 0.95)
-z = (share - posterior)[ambiguous] / np.sqrt(posterior * (1 - posterior) / draws)[ambiguous]
+z = (share - posterior)[ambiguous] / np.sqrt(posterior * (1 - posterior) / draws)[
+    ambiguous
+]
 Markdown(
     f"Over {ambiguous.sum()} ambiguous probabilities and {draws} annotators, the standardised differences have mean "
     f"{z.mean():.2f} and root mean square {np.sqrt((z**2).mean()):.2f} (expected: 0 and 1)."
@@ -94,9 +101,15 @@ Markdown(
 
 # %%
 cases = load_dataset("phantom", size=size).split("test")
-truths = [(torch.from_numpy(c.posterior).movedim(0, 1), torch.from_numpy(c.label).long()) for c in cases]
+truths = [
+    (torch.from_numpy(c.posterior).movedim(0, 1), torch.from_numpy(c.label).long())
+    for c in cases
+]
 regions = ("all", "predicted_foreground", "predicted_border", "true_foreground")
-errors = {r: np.mean([expected_calibration_error(p, y, region=r) for p, y in truths]) for r in regions}
+errors = {
+    r: np.mean([expected_calibration_error(p, y, region=r) for p, y in truths])
+    for r in regions
+}
 errors
 
 # %% tags=["hide-input"]

@@ -27,14 +27,21 @@ size = 96
 seed = 0
 
 # %% tags=["hide-input"]
+import math
+
 import pandas as pd
 import torch
 from IPython.display import Markdown
-
-from nacl import plots, svls_loss
+from nacl import neighbour_prior, plots, svls_loss
 from nacl.data import load_dataset, stack_slices
-from nacl.priors import mixed_windows, neighbour_prior, svls_prior
-from nacl.theory import svls_gradient, svls_minimum, svls_split, svls_weights
+from nacl.priors import mixed_windows, svls_prior
+from nacl.theory import (
+    svls_minimum,
+    svls_price,
+    svls_softening,
+    svls_split,
+    svls_weights,
+)
 
 # %% [markdown]
 # **Predict.** SVLS has two parameters, the window's size $k$ and its width $\sigma$. Make both large, and the label of a
@@ -68,25 +75,27 @@ from nacl.theory import svls_gradient, svls_minimum, svls_split, svls_weights
 # And the answer to the question above is: **one half, always**. `nacl.theory.svls_weights` follows the authors' steps:
 
 # %%
-weights = {(k, sigma): svls_weights(k, sigma) for k in (3, 7, 15) for sigma in (0.5, 1.0, 4.0)}
-rows = [
-    {"k": k, "sigma": s, "centre": w.centre, "neighbours together": w.neighbours.sum().item()}
-    for (k, s), w in weights.items()
-]
-pd.DataFrame(rows).set_index(["k", "sigma"])
+weights = {(k, s): svls_weights(k, s) for k in (3, 7, 15) for s in (0.3, 1, 4)}
+together = {
+    key: (w.centre, w.neighbours.sum().item()) for key, w in weights.items()
+}
+index = pd.MultiIndex.from_tuples(together, names=["k", "sigma"])
+pd.DataFrame(together.values(), index, ["centre", "neighbours together"])
 
 # %% [markdown]
 # See it on one slice: the share of left ventricle among the neighbours, and the label that SVLS makes of it.
 
 # %%
 dataset = load_dataset(data, size=size)
-images, labels = stack_slices(dataset.split("test")[:1])
-target = labels[len(labels) // 3 :][:1].long()
-tau = svls_prior(target, dataset.num_classes, kernel_size=7, sigma=2.0, dtype=torch.float64)
-label = neighbour_prior(target, dataset.num_classes, prior="gaussian", kernel_size=7, sigma=2.0, dtype=torch.float64)
-last = dataset.num_classes - 1
-y = (target == last).double()
-plots.maps({"label y": y[0], "neighbours τ": tau[0, last], "SVLS (y + τ) / 2": label[0, last]}, label="left ventricle")
+volume = torch.from_numpy(dataset.split("test")[0].label).long()
+target = volume[len(volume) // 3][None]
+classes, last = dataset.num_classes, dataset.num_classes - 1
+tau = svls_prior(target, classes, kernel_size=7, sigma=2.0)
+label = neighbour_prior(target, classes, prior="gaussian", kernel_size=7, sigma=2.0)
+
+# %%
+panels = {"label y": target[0] == last, "neighbours τ": tau[0, last]}
+plots.maps({**panels, "SVLS (y + τ) / 2": label[0, last]}, label="left ventricle")
 
 # %% [markdown]
 # ## The split: a penalty appears
@@ -128,10 +137,11 @@ plots.maps({"label y": y[0], "neighbours τ": tau[0, last], "SVLS (y + τ) / 2":
 # In numbers, at random logits, pixel by pixel and in double precision:
 
 # %%
-generator = torch.Generator().manual_seed(seed)
-logits = torch.randn(1, dataset.num_classes, *target.shape[1:], generator=generator, dtype=torch.float64) * 3
+torch.manual_seed(seed)
+logits = 3 * torch.randn(1, classes, *target.shape[1:], dtype=torch.float64)
 split = svls_split(logits, target)
-difference = (split.loss - svls_loss(logits, target, reduction="none")).abs().max().item()
+loss = svls_loss(logits, target, reduction="none")
+difference = (split.loss - loss).abs().max().item()
 difference
 
 # %% [markdown]
@@ -212,22 +222,21 @@ minimum[0, 1, 0], slope.abs().max()
 # ```
 #
 # The parameters $k$ and $\sigma$ occur in $\tau$ only. They choose *what* the neighbours say; the price of not
-# listening stays 1. Here is the same slice under very different windows. The price in the last column is measured: the
-# $\lambda$ for which the true gradient is proportional to $(s - y) + \lambda (s - \tau)$.
+# listening stays 1. Here is the same slice under very different windows: *softening* is what the
+# mean pixel gives up of its own label, and the *price* is measured, as the $\lambda$ for which autograd's gradient of
+# the loss is proportional to $(s - y) + \lambda (s - \tau)$.
 
 # %%
 rows = []
-for k, s in [(3, 0.5), (3, 1.0), (7, 2.0), (15, 4.0)]:
-    halves = svls_gradient(logits, target, kernel_size=k, sigma=s)
-    live = logits.clone().requires_grad_()
-    svls_loss(live, target, kernel_size=k, sigma=s, reduction="sum").backward()
-    a, b = 2 * halves.label.flatten(), 2 * halves.constraint.flatten()
-    share = torch.linalg.lstsq(torch.stack([a, b], dim=1), live.grad.flatten()).solution
-    tau = svls_prior(target, dataset.num_classes, kernel_size=k, sigma=s)
-    disagree = (1 - tau.gather(1, target.unsqueeze(1))).mean().item()
-    rows.append({"k": k, "sigma": s, "neighbours who disagree": disagree, "price": (share[1] / share[0]).item()})
+live = logits.clone().requires_grad_()
+for k, sigma in [(3, 0.5), (3, 1.0), (7, 2.0), (15, 4.0)]:
+    window = {"kernel_size": k, "sigma": sigma}
+    (gradient,) = torch.autograd.grad(svls_loss(live, target, **window), live)
+    price = svls_price(gradient, logits, target, **window)
+    softening = svls_softening(target, classes, **window).mean().item()
+    rows.append({**window, "softening": softening, "price": price})
 balance = pd.DataFrame(rows)
-balance.style.format({"sigma": "{:.1f}", "neighbours who disagree": "{:.4f}", "price": "{:.6f}"}).hide(axis="index")
+balance.style.format({"softening": "{:.4f}", "price": "{:.6f}", "sigma": "{:g}"})
 
 # %% [markdown]
 # The neighbours change with the window. The price does not.
@@ -240,14 +249,21 @@ balance.style.format({"sigma": "{:.1f}", "neighbours who disagree": "{:.4f}", "p
 # $\tilde y$, whether the border is sharp or blurred.
 
 # %%
-softening = {f"k = {k}": 1 - neighbour_prior(target, dataset.num_classes, prior="gaussian", kernel_size=k, sigma=k / 3)
-             .gather(1, target.unsqueeze(1))[0, 0] for k in (3, 7, 15)}  # fmt: skip
-plots.maps(softening, label="taken from the pixel's own label", limits=(0, 0.5))
+softening = {
+    f"k = {k}": svls_softening(target, classes, kernel_size=k, sigma=k / 3)[0]
+    for k in (3, 7, 15)
+}
+plots.maps(softening, label="taken from the own label", limits=(0, 0.5))
 
 # %%
 _, all_labels = stack_slices(dataset.split("test"))
-band = {k: mixed_windows(all_labels, kernel_size=k).float().mean().item() for k in (3, 5, 7, 15)}
-pd.Series(band, name="share of pixels that SVLS softens").rename_axis("k").to_frame().style.format("{:.1%}")
+band = {
+    k: mixed_windows(all_labels, kernel_size=k).float().mean().item()
+    for k in (3, 5, 7, 15)
+}
+pd.DataFrame({"k": band.keys(), "softened": band.values()}).style.format(
+    {"softened": "{:.1%}"}
+)
 
 # %% tags=["hide-input"]
 Markdown(
@@ -313,7 +329,8 @@ assert all(abs(w.centre - 0.5) < 1e-12 for w in weights.values())
 assert difference < 1e-12
 assert slope.abs().max() < 1e-12
 assert (balance["price"] - 1).abs().max() < 1e-9
-assert balance["neighbours who disagree"].is_monotonic_increasing
+assert balance["softening"].is_monotonic_increasing
 assert abs(at_edge[1].item() - 3 / 16) < 1e-9
-assert abs((at_edge[0] / at_edge[1]).log().item() - torch.tensor(13 / 3).log().item()) < 1e-6
-assert abs(svls_minimum(edge, 2, sigma=1e6, price=4 / 11)[0, 0, 1, 1].item() - 0.9) < 1e-9
+assert abs((at_edge[0] / at_edge[1]).log().item() - math.log(13 / 3)) < 1e-6
+bought = svls_minimum(edge, 2, sigma=1e6, price=4 / 11)[0, 0, 1, 1]
+assert abs(bought.item() - 0.9) < 1e-9

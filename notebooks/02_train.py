@@ -44,7 +44,6 @@ device = "auto"  # or "cpu", "cuda", "mps"
 from dataclasses import fields
 
 from IPython.display import Markdown
-
 from nacl import plots
 from nacl.evaluation import SUMMARY
 from nacl.experiments import Run, epoch_bar, train_run
@@ -91,7 +90,11 @@ result.cases[["case", *SUMMARY]].style.format(precision=3).hide(axis="index")
 # ## Is it as often right as it says?
 
 # %%
-regions = {"all": "all pixels", "predicted_border": "predicted border", "true_foreground": "true foreground"}
+regions = {
+    "all": "all pixels",
+    "predicted_border": "predicted border",
+    "true_foreground": "true foreground",
+}
 plots.reliability_diagram({run.loss: result.bins}, regions)
 # %% [markdown]
 # Below the diagonal the network is over-confident. The dots grow with the pixels in their bin: most pixels are easy,
@@ -101,17 +104,26 @@ plots.reliability_diagram({run.loss: result.bins}, regions)
 
 # %%
 middle_case = result.cases.sort_values("dice").iloc[len(result.cases) // 2]["case"]
-case = next(case for case in result.dataset().split("test") if case.name == middle_case)
+case = next(
+    case for case in result.dataset().split("test") if case.name == middle_case
+)
 slice_number = len(case.image) // 3
 probs = result.predict(case)[slice_number]
 confidence, predicted = probs.max(dim=0)
 plots.outlines(
     case.image[slice_number],
-    {f"{case.name}: label": case.label[slice_number], "prediction": predicted.numpy()},
+    {
+        f"{case.name}: label": case.label[slice_number],
+        "prediction": predicted.numpy(),
+    },
     result.info["class_names"],
 )
 # %%
-plots.maps({"confidence": confidence.numpy()}, label="probability of the predicted class", limits=(0.25, 1))
+plots.maps(
+    {"confidence": confidence.numpy()},
+    label="probability of the predicted class",
+    limits=(0.25, 1),
+)
 # %% tags=["hide-input"]
 mean = result.cases.mean(numeric_only=True)
 Markdown(
@@ -145,4 +157,6 @@ assert result.run.values() == run.values()
 assert len(result.history) == run.epochs
 assert result.history["loss"].notna().all()
 assert result.cases["dice"].between(0, 1).all()
-assert result.bins.query("region == 'all'")["count"].sum() == sum(c.label.size for c in result.dataset().split("test"))
+assert result.bins.query("region == 'all'")["count"].sum() == sum(
+    c.label.size for c in result.dataset().split("test")
+)

@@ -29,11 +29,10 @@ device = "auto"
 # %% tags=["hide-input"]
 import pandas as pd
 from IPython.display import Markdown
-from tqdm.auto import tqdm
-
 from nacl import plots
 from nacl.evaluation import SUMMARY
 from nacl.experiments import plan, results_table, train_run
+from tqdm.auto import tqdm
 
 # %% [markdown]
 # **Predict.** Order the three by their calibration error: over all pixels, and round the predicted border. Is it the
@@ -51,7 +50,9 @@ text = (
     f"Data: **{info['dataset']}**, {table['case'].nunique()} test cases of {table['patient'].nunique()} patients. "
     f"Profile **{profile}**: {same}. Seeds: {seeds}. Distances in {info['unit']}"
 )
-scaled = {"acdc": f" of the 192 x 192 grid, read at {run.size} x {run.size} (Bernard et al., IEEE TMI 2018)"}
+scaled = {
+    "acdc": f" of the 192 x 192 grid, read at {run.size} x {run.size} (Bernard et al., IEEE TMI 2018)"
+}
 Markdown(text + scaled.get(info["dataset"], "") + ".")
 
 # %% [markdown]
@@ -63,7 +64,10 @@ Markdown(text + scaled.get(info["dataset"], "") + ".")
 
 # %%
 short = table.groupby("loss", sort=False)[list(SUMMARY)].agg(["mean", "std"])
-cells = {c: [f"{m:.3f} ± {s:.3f}" for m, s in short[c].itertuples(index=False)] for c in SUMMARY}
+cells = {
+    c: [f"{m:.3f} ± {s:.3f}" for m, s in short[c].itertuples(index=False)]
+    for c in SUMMARY
+}
 pd.DataFrame(cells, index=short.index)
 
 # %% [markdown]
@@ -72,7 +76,12 @@ pd.DataFrame(cells, index=short.index)
 # %%
 plots.by_case(
     table,
-    {"dice": "Dice", "hd95": "HD95", "ece_predicted_border": "ECE, predicted border", "ece_all": "ECE, all pixels"},
+    {
+        "dice": "Dice",
+        "hd95": "HD95",
+        "ece_predicted_border": "ECE, predicted border",
+        "ece_all": "ECE, all pixels",
+    },
 )
 # %%
 columns = ["dice", "hd95", "ece_reference", "cece_reference"]
@@ -85,7 +94,10 @@ table.pivot_table(index="case", columns="loss", values=columns, sort=False).roun
 
 # %%
 bins = {r.run.loss: r.bins for r in results if r.run.seed == 0}
-plots.reliability_diagram(bins, {"predicted_border": "predicted border", "true_foreground": "true foreground"})
+plots.reliability_diagram(
+    bins,
+    {"predicted_border": "predicted border", "true_foreground": "true foreground"},
+)
 # %% [markdown]
 # ## One slice, four outlines
 
@@ -94,15 +106,30 @@ cases = {case.name: case for case in results[0].dataset().split("test")}
 by_dice = table.groupby("case")["dice"].mean().sort_values()
 case = cases[by_dice.index[len(by_dice) // 2]]
 slice_number = len(case.image) // 3
-of_seed = {r.run.loss: r.predict(case)[slice_number] for r in results if r.run.seed == 0}
-predictions = {plots.LOSS_NAMES[loss]: probs.argmax(dim=0).numpy() for loss, probs in of_seed.items()}
-plots.outlines(case.image[slice_number], {"label": case.label[slice_number], **predictions}, info["class_names"])
+of_seed = {
+    r.run.loss: r.predict(case)[slice_number] for r in results if r.run.seed == 0
+}
+predictions = {
+    plots.LOSS_NAMES[loss]: probs.argmax(dim=0).numpy()
+    for loss, probs in of_seed.items()
+}
+plots.outlines(
+    case.image[slice_number],
+    {"label": case.label[slice_number], **predictions},
+    info["class_names"],
+)
 # %%
-confidences = {plots.LOSS_NAMES[loss]: probs.max(dim=0).values.numpy() for loss, probs in of_seed.items()}
+confidences = {
+    plots.LOSS_NAMES[loss]: probs.max(dim=0).values.numpy()
+    for loss, probs in of_seed.items()
+}
 plots.maps(confidences, label="confidence", limits=(0.25, 1))
 # %% tags=["hide-input"]
 mean = short.xs("mean", axis=1, level=1)
-best = {column: plots.LOSS_NAMES[mean[column].idxmin()] for column in ("ece_predicted_border", "ece_all", "nll")}
+best = {
+    column: plots.LOSS_NAMES[mean[column].idxmin()]
+    for column in ("ece_predicted_border", "ece_all", "nll")
+}
 Markdown(
     f"**What we saw.** The lowest calibration error round the predicted border is {best['ece_predicted_border']}'s "
     f"({mean['ece_predicted_border'].min():.3f}), over all pixels {best['ece_all']}'s ({mean['ece_all'].min():.3f}), "
@@ -118,13 +145,26 @@ Markdown(
 # ## Where these numbers come from
 
 # %%
-provenance = pd.DataFrame([{"loss": r.run.loss, "seed": r.run.seed, **r.info} for r in results])
-provenance[["loss", "seed", "identity", "commit", "device_name", "torch", "seconds", "finished"]].style.hide(
-    axis="index"
+provenance = pd.DataFrame(
+    [{"loss": r.run.loss, "seed": r.run.seed, **r.info} for r in results]
 )
+provenance[
+    [
+        "loss",
+        "seed",
+        "identity",
+        "commit",
+        "device_name",
+        "torch",
+        "seconds",
+        "finished",
+    ]
+].style.hide(axis="index")
 
 # %% tags=["hide-input"]
-Markdown(f"Command: `nacl sweep main --data {data} --profile {profile} --seeds {seeds}`.")
+Markdown(
+    f"Command: `nacl sweep main --data {data} --profile {profile} --seeds {seeds}`."
+)
 
 # %% [markdown]
 # **Take-away.** Ask for a calibration error and you must say *where*. The order of methods depends on it.

@@ -384,7 +384,8 @@ def test_the_table_has_a_row_a_case_with_its_run_and_where_it_was_made(trained, 
     other = train_run(tiny_run(tiny_acdc, loss="ce", epochs=1), runs=tmp_path)
     table = results_table([trained, other])
     assert len(table) == 4
-    assert {f.name for f in fields(Run)} | {"identity", "commit", "device_name", "dataset", "case"} <= set(table)
+    assert {f.name for f in fields(Run)} - set(table) == {"data", "device"}, "paths and wishes are of one machine"
+    assert {"identity", "commit", "device_name", "dataset", "data_fingerprint", "case"} <= set(table)
     assert set(trained.cases) <= set(table)
     assert list(table["loss"]) == ["nacl", "nacl", "ce", "ce"]
     assert list(table["identity"]) == [trained.run.identity()] * 2 + [other.run.identity()] * 2

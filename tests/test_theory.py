@@ -7,13 +7,21 @@ import oracles
 import pytest
 import sympy
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import IGNORE, light
 
 from nacl.losses import svls_loss
-from nacl.priors import BORDERS, svls_prior
-from nacl.theory import svls_gradient, svls_minimum, svls_split, svls_weights
+from nacl.priors import BORDERS, mixed_windows, neighbour_prior, svls_prior
+from nacl.theory import (
+    svls_gradient,
+    svls_minimum,
+    svls_price,
+    svls_softening,
+    svls_split,
+    svls_weights,
+)
 
 C = 3
 odd_sizes = st.sampled_from([3, 5, 7, 9, 15])
@@ -203,3 +211,26 @@ def test_bad_input_is_named(function):
         function(logits, target, border="insid")
     with pytest.raises(ValueError, match="`logits` without NaN"):
         function(torch.full_like(logits, math.nan), target)
+
+
+@pytest.mark.parametrize(("kernel_size", "sigma"), [(3, 0.5), (5, 1.0), (7, 4.0)])
+def test_the_price_is_one_for_svls_and_zero_for_cross_entropy(kernel_size, sigma):
+    torch.manual_seed(0)
+    logits = torch.randn(1, 4, 9, 9, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(0, 4, (1, 9, 9))
+    window = {"kernel_size": kernel_size, "sigma": sigma}
+    for loss, price in [(svls_loss(logits, target, **window), 1), (F.cross_entropy(logits, target), 0)]:
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert svls_price(gradient, logits, target, **window) == pytest.approx(price, abs=1e-9)
+
+
+@pytest.mark.parametrize("border", ["inside", "replicate"])
+def test_svls_softens_in_mixed_windows_and_nowhere_else(border):
+    target = torch.tensor([[[0, 0, 0, 1, 1], [0, 0, 0, 1, -100], [0, 0, 2, 1, 1]]])
+    softening = svls_softening(target, 3, border=border)
+    label = neighbour_prior(target, 3, prior="gaussian", border=border, dtype=torch.float64)
+    own = label.gather(1, target.clamp(min=0).unsqueeze(1))[:, 0]
+    valid = target != -100
+    assert torch.equal(softening > 0, mixed_windows(target))
+    assert torch.allclose(softening[valid], 1 - own[valid], atol=1e-12, rtol=0)
+    assert softening.max() <= 0.5
