@@ -3,10 +3,11 @@ DATA ?= phantom
 PROFILE ?= quick
 PYTHON ?= python3
 BIN := .venv/bin
+UV = $$(uv --version >/dev/null 2>&1 && command -v uv || echo $(BIN)/uv)
 READY := .venv/.ready
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "options: DATA=path/to/acdc (default: the embedded phantom)  PROFILE=quick|full"
 
@@ -16,10 +17,11 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "[setup] .venv from requirements.lock (PyTorch is large: some minutes on a slow line)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip sync --python $(BIN)/python requirements.lock
-	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo "python3 -m venv failed: install your system's package python3-venv, then call make again"; exit 1; }
+	@uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(UV) pip sync --python $(BIN)/python requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
 book: setup ## train the three losses, execute the notebooks, build _build/html
@@ -42,7 +44,7 @@ notebooks: setup ## bring each .ipynb in line with its .py
 	$(BIN)/jupytext --quiet --update --to ipynb notebooks/*.py
 
 lock: setup ## resolve pyproject.toml anew into requirements.lock
-	@PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	@$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade --quiet -o requirements.lock
 
 picture: setup ## draw the picture of the README from the runs of `make book`

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from importlib.metadata import files
 from pathlib import Path
 
@@ -20,10 +21,12 @@ import nbformat
 from tqdm import tqdm
 
 from nacl.data import dataset_fingerprint, resolve_data
-from nacl.experiments import PROFILES, Run, plan, source_hash
-from nacl.sweep import papermill, sweep
+from nacl.data.load import PROJECT_ROOT
+from nacl.experiments import PROFILES, Run, plan
+from nacl.provenance import source_hash
+from nacl.sweep import available_cores, papermill, sweep
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = PROJECT_ROOT
 PAGES = ROOT / "build" / "pages"
 STAGE = ROOT / "build" / "book"
 HTML = ROOT / "_build" / "html"
@@ -34,15 +37,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="phantom", help="'phantom', or the folder of a benchmark")
     parser.add_argument("--profile", default="quick", choices=PROFILES)
-    parser.add_argument("--jobs", type=int, default=max(1, min(3, (os.cpu_count() or 1) // 2)), help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=max(1, min(3, available_cores() // 2)), help="runs at a time")
     options = parser.parse_args()
     try:
-        data = str(resolve_data(options.data))
+        source = resolve_data(options.data)
     except (FileNotFoundError, ValueError) as error:
         print(f"book: {error}", file=sys.stderr)
         return 2
 
     start = time.monotonic()
+    # as seen from the root, so that no page shows where this checkout lies
+    data = source if isinstance(source, str) else os.path.relpath(source, ROOT)
     runs = plan("main", profile=options.profile, data=data)
     print(f"[1/4] Runs: {len(runs)} of the grid 'main', profile '{options.profile}', data {data}", flush=True)
     outcomes = sweep(runs, jobs=options.jobs)
@@ -53,9 +58,10 @@ def main() -> int:
         return 1
 
     print("[2/4] Pages: the notebooks, executed by papermill", flush=True)
-    pages = {"02_train": outcomes[-1].notebook}
+    pages = {}
+    results = [(outcome.folder / "run.json").read_text() for outcome in outcomes]
     for name, parameters in tqdm(page_parameters(runs[-1], data, options.profile).items(), unit="page"):
-        pages[name], error = execute_page(name, parameters, data)
+        pages[name], error = execute_page(name, parameters, data, results)
         if error:
             print(f"book: notebooks/{name}.ipynb failed: {error}\n  see {pages[name]}", file=sys.stderr)
             return 1
@@ -74,18 +80,22 @@ def main() -> int:
 
 
 def page_parameters(run: Run, data: str, profile: str) -> dict[str, dict[str, object]]:
-    """The parameters of each page that is no run of the sweep."""
+    """The parameters of each notebook."""
     return {
         "00_phantom": {},
         "01_svls": {"data": data},
+        "02_train": asdict(run),
         "03_compare": {"data": data, "profile": profile, "device": run.device},
     }
 
 
-def execute_page(name: str, parameters: dict[str, object], data: str) -> tuple[Path, str]:
-    """The executed notebook, from the cache or made now, and what it died of if it did."""
+def execute_page(name: str, parameters: dict[str, object], data: str, results: list[str]) -> tuple[Path, str]:
+    """The executed notebook, from the cache or made now, and what it died of if it did.
+
+    `results` are the records of the runs that the pages show.
+    """
     notebook = ROOT / "notebooks" / f"{name}.ipynb"
-    parts = [notebook.read_text(), source_hash(), dataset_fingerprint(data), json.dumps(parameters)]
+    parts = [notebook.read_text(), source_hash(), dataset_fingerprint(data), json.dumps(parameters), *results]
     page = PAGES / f"{name}-{hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()}.ipynb"
     if page.exists():
         return page, ""

@@ -67,8 +67,8 @@ def check_labels(target: Tensor, num_classes: int, ignore_index: int) -> Tensor:
 
     (In uint8, 156 would equal an `ignore_index` of -100.)
 
-    Values on another device are not scanned, because that would stop the device's queue; there the
-    cross-entropy kernel itself refuses labels out of range.
+    Values on another device are not scanned, because that would stop the device's queue: check labels where they
+    are read. (CUDA's cross-entropy kernel refuses labels out of range, too.)
     """
     check_integer("ignore_index", ignore_index, low=-(2**63))
     if not isinstance(target, Tensor):
@@ -117,6 +117,15 @@ def check_probs(probs: Tensor) -> None:
     if not (low >= 0 and high <= 1 + 1e-5):  # written so that NaN fails
         remedy = "Pass logits.softmax(dim=1), from logits without NaN"
         raise ValueError(expectation("probs", "values in [0, 1]", f"[{low:.4g}, {high:.4g}]", remedy=remedy))
+
+
+def checked_forecast(probs: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """`probs` and `target` on the CPU, with all their values found in order. (MPS has no float64 to score them in.)"""
+    probs = probs.cpu() if isinstance(probs, Tensor) else probs
+    target = target.cpu() if isinstance(target, Tensor) else target
+    target = check_logits_and_target(probs, target, ignore_index, name="probs")
+    check_probs(probs)
+    return probs, target
 
 
 def check_flag(argument: str, value: object) -> None:

@@ -28,6 +28,14 @@ from nacl.experiments import (
 )
 from nacl.sweep import sweep
 
+EXAMPLES = """\
+a first hour:
+  nacl data check path/to/acdc --picture acdc.png       what is in the folder? ("phantom" needs no data)
+  nacl train --data path/to/acdc --size 96 --epochs 2   does it run?
+  nacl sweep main --data path/to/acdc                   CE, SVLS and NACL
+  nacl table                                            what came out
+  nacl COMMAND --help                                   more about each
+"""
 TRAIN_EXAMPLES = """\
 examples:
   nacl train                                            NACL on the embedded phantom
@@ -79,7 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="nacl", description="Train and compare segmentation networks whose confidence can be trusted."
+        prog="nacl",
+        description="Train and compare segmentation networks whose confidence can be trusted.",
+        epilog=EXAMPLES,
+        formatter_class=_Help,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

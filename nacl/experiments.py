@@ -3,20 +3,17 @@
 import hashlib
 import itertools
 import json
+import logging
 import os
-import platform
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import nn
 from tqdm.auto import tqdm
@@ -26,11 +23,13 @@ from nacl._files import whole_file, write_text
 from nacl.data import Case, Dataset, dataset_fingerprint, dataset_name, load_dataset
 from nacl.data.load import PROJECT_ROOT
 from nacl.evaluation import evaluate
-from nacl.losses import LOSSES, build_loss, loss_options
+from nacl.losses import LOSSES, PENALTIES, build_loss, loss_options
 from nacl.models import MODELS, build_model
-from nacl.training import DEVICES, fit, predict, resolve_device, save_tensors
+from nacl.priors import BORDERS, PRIORS
+from nacl.provenance import provenance, source_hash
+from nacl.training import DEVICES, fit, predict, save_tensors
 
-PACKAGE = Path(__file__).resolve().parent
+log = logging.getLogger(__name__)
 
 
 def _choice(default: object, help: str, **metadata: object):
@@ -48,13 +47,11 @@ class Run:
 
     loss: str = _choice("nacl", "training loss", choices=LOSSES)
     penalty_weight: float = _choice(0.1, "lambda of NACL; lambda_paper = penalty_weight / number of classes")
-    penalty: str = _choice("l1", "distance of the logits from tau", choices=("l1", "l2"))
-    prior: str = _choice("mean", "what tau is", choices=("mean", "gaussian"))
+    penalty: str = _choice("l1", "distance of the logits from tau", choices=PENALTIES)
+    prior: str = _choice("mean", "what tau is", choices=PRIORS)
     kernel_size: int = _choice(3, "width of the window in pixels, odd (SVLS, NACL)")
     sigma: float = _choice(1.0, "standard deviation of Gaussian windows in pixels (SVLS, NACL)")
-    border: str = _choice(
-        "inside", "what counts beyond the image", choices=("inside", "replicate", "background", "zero")
-    )
+    border: str = _choice("inside", "what counts beyond the image", choices=BORDERS)
     softmax: bool = _choice(False, "constrain the softmax instead of the logits (NACL)")
     model: str = _choice("unet", "network", choices=MODELS)
     filters: int = _choice(16, "channels of the network at full resolution")
@@ -83,17 +80,20 @@ class Run:
         if self.size % 32:
             near = max(32, round(self.size / 32) * 32)
             raise ValueError(expectation("size", "to be a multiple of 32", self.size, remedy=f"Use {near}"))
-        build_loss(self.loss, **self.loss_options())
+        for name in LOSSES:  # also the options that this run's loss does not take: a typing error is one everywhere
+            build_loss(name, **self.loss_options(name))
 
-    def loss_options(self) -> dict[str, object]:
-        """The fields that the loss takes; the others do not touch this run."""
-        known = loss_options(LOSSES[self.loss].function)
+    def loss_options(self, loss: str | None = None) -> dict[str, object]:
+        """The fields that a loss takes, by default this run's; the others do not touch it."""
+        known = loss_options(LOSSES[loss or self.loss].function)
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name in known}
 
     def values(self) -> dict[str, object]:
-        """What this run depends on: its fields, without `device` and the options that its loss does not take."""
+        """What this run depends on: its fields, but for `device`, the path of the data (its content counts, see
+        `identity`) and the options that its loss does not take.
+        """
         values = asdict(self)
-        del values["device"]
+        del values["device"], values["data"]
         for name in {option for loss in LOSSES.values() for option in loss_options(loss.function)}:
             if name in values and name not in self.loss_options():
                 del values[name]
@@ -179,14 +179,6 @@ def runs_folder() -> Path:
     return (PROJECT_ROOT if checkout else Path.cwd()) / "runs"
 
 
-def source_hash() -> str:
-    """A hash of the package's Python source, so that numbers of another version are never taken for this one's."""
-    digest = hashlib.blake2b(digest_size=8)
-    for file in sorted(PACKAGE.rglob("*.py")):
-        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
-
-
 @dataclass(frozen=True)
 class Result:
     """What a finished run left in its folder.
@@ -225,7 +217,7 @@ class Result:
 def finished(run: Run, runs: Path | None = None) -> Result | None:
     """The result of a run that was finished, or None."""
     folder = run.folder(runs)
-    return load_result(folder) if (folder / "run.json").exists() else None
+    return replace(load_result(folder), run=run) if (folder / "run.json").exists() else None
 
 
 def load_result(folder: Path) -> Result:
@@ -260,12 +252,11 @@ def train_run(run: Run, *, runs: Path | None = None, on_epoch: Callable[[list[di
     identity, source, fingerprint = run.identity(), source_hash(), dataset_fingerprint(run.data)
     folder = run.folder(runs)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with _run_lock(folder):
         if (folder / "run.json").exists():
-            return load_result(folder)
+            return replace(load_result(folder), run=run)
         for leftover in folder.glob(".writing-*"):  # of a process that was killed
             leftover.unlink()
-        start = time.perf_counter()
         dataset = load_dataset(run.data, size=run.size)
         history, model = _train(run, dataset, folder, on_epoch)
         cases, bins = evaluate(model, dataset.split("test"), dataset.num_classes, device=run.device)
@@ -281,12 +272,27 @@ def train_run(run: Run, *, runs: Path | None = None, on_epoch: Callable[[list[di
             "data_fingerprint": fingerprint,
             "source": source,
             **provenance(run.device),
-            "seconds": round(time.perf_counter() - start, 1),
+            "seconds": round(history["seconds"].sum(), 1),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_text(folder / "run.json", json.dumps(info, indent=1))
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-        return load_result(folder)
+        return replace(load_result(folder), run=run)
+
+
+@contextmanager
+def _run_lock(folder: Path) -> Iterator[None]:
+    """The right to write to a run's folder; says so where another process has it."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        log.warning("Another process does the run in %s; waiting for it.", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -305,7 +311,7 @@ def epoch_bar(run: Run) -> Iterator[Callable[[list[dict]], None]]:
 def _train(
     run: Run, dataset: Dataset, folder: Path, on_epoch: Callable[[list[dict]], None] | None
 ) -> tuple[pd.DataFrame, nn.Module]:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         model = build_model(run.model, 1, dataset.num_classes, filters=run.filters)
 
@@ -334,45 +340,14 @@ def _train(
 def results_table(results: Sequence[Result]) -> pd.DataFrame:
     """One row a test case and run: the fields of `Run`, the case's metrics, and where the numbers come from.
 
-    The path of the data is left out: `dataset` and `data_fingerprint` say which they were, on any machine. Two runs of
-    one table may differ in any field; nothing is averaged here.
+    The path of the data is left out: `dataset` and `data_fingerprint` say which they were, on any machine. A field that
+    the run's loss does not take is empty. Two runs of one table may differ in any field; nothing is averaged here.
     """
     tables = []
     for result in results:
-        values = asdict(result.run)
-        del values["data"], values["device"]
+        values = {f.name: result.run.values().get(f.name) for f in fields(Run) if f.name not in ("data", "device")}
         tables.append(result.cases.assign(**values, **{name: result.info[name] for name in PROVENANCE}))
     return pd.concat(tables, ignore_index=True)
-
-
-def provenance(device: str) -> dict[str, str]:
-    """The commit, the versions and the device that numbers were made with."""
-    place = resolve_device(device)
-    name = (
-        torch.cuda.get_device_name(place)
-        if place.type == "cuda"
-        else f"{place.type}, {torch.get_num_threads()} threads"
-    )
-    return {
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "device_name": name,
-    }
-
-
-def _commit() -> str:
-    """The checkout's commit, with "-dirty" where the package differs from it; "unknown" outside a checkout."""
-    git = ["git", "-C", str(PACKAGE)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head + ("-dirty" if changed.strip() else "")
 
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -80,14 +80,25 @@ def neighbour_shares(
     outside = {"inside": ignored, "replicate": None, "background": 0, "zero": of_no_class}[border]
     labels = torch.where(target == ignore_index, ignored, target)
     labels = _pad(labels, window.shape[-1] // 2, outside)
-    window = window[None, None]
-    one_hot = labels.unsqueeze(1) == torch.arange(num_classes, device=target.device).view(1, -1, 1, 1)
-    n, _, h, w = one_hot.shape
-    weight = F.conv2d(one_hot.view(n * num_classes, 1, h, w).to(window.dtype), window)
-    weight = weight.view(n, num_classes, *target.shape[1:])
-    total = F.conv2d((labels != ignored).unsqueeze(1).to(window.dtype), window)
+    seen_as = labels.unsqueeze(1) == torch.arange(num_classes, device=target.device).view(1, -1, 1, 1)
+    weight = _window_sum(seen_as.to(window.dtype), window)
+    total = _window_sum((labels != ignored).unsqueeze(1).to(window.dtype), window)
     seen = total > 0
     return torch.where(seen, weight / total, 0), seen
+
+
+def _window_sum(values: Tensor, window: Tensor) -> Tensor:
+    """Weighted sum of the window round each pixel; `values` (N, C, H + k - 1, W + k - 1) have their frame.
+
+    Shifted and added: a convolution would round the weights under autocast, and to TF32 on a GPU.
+    """
+    size = window.shape[-1]
+    height, width = values.shape[-2] - size + 1, values.shape[-1] - size + 1
+    total = torch.zeros_like(values[..., :height, :width])
+    for i in range(size):
+        for j in range(size):
+            total.addcmul_(values[..., i : i + height, j : j + width], window[i, j])
+    return total
 
 
 def _pad(labels: Tensor, width: int, value: int | None) -> Tensor:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -68,7 +68,9 @@ def sweep(
     if not notebook.exists():
         raise FileNotFoundError(f"Expected the train notebook at {notebook}, got no file. Sweep from a checkout.")
     folder, notebook = (folder or runs_folder()).absolute(), notebook.absolute()
-    by_folder = {run.folder(folder): run for run in runs}
+    runs = [replace(run, data=str(resolve_data(run.data))) for run in runs]  # workers may start anywhere
+    places = [run.folder(folder) for run in runs]
+    by_folder = dict(zip(places, runs, strict=True))
     todo = {place: run for place, run in by_folder.items() if not _is_done(place)}
     outcomes = {place: Outcome(run, place) for place, run in by_folder.items()}
     with _executor(scheduler, jobs) as submit:
@@ -76,7 +78,7 @@ def sweep(
         for future in _in_order_of_end(futures, todo, len(by_folder)):
             place = futures[future]
             outcomes[place] = Outcome(todo[place], place, _error(future))
-    return [outcomes[run.folder(folder)] for run in runs]
+    return [outcomes[place] for place in places]
 
 
 def execute_notebook(run: Run, folder: Path, notebook: Path = NOTEBOOK, threads: int | None = None) -> str:
@@ -86,13 +88,12 @@ def execute_notebook(run: Run, folder: Path, notebook: Path = NOTEBOOK, threads:
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "failed.ipynb").unlink(missing_ok=True)
-    parameters = {**asdict(run), "data": str(resolve_data(run.data))}
     environment = {"NACL_RUNS": str(folder.parent)}
     if threads is not None:
-        environment["OMP_NUM_THREADS"] = str(threads)
+        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
     with tempfile.TemporaryDirectory(prefix=".running-", dir=folder) as scratch:
         output = Path(scratch) / "notebook.ipynb"
-        error = papermill(notebook, output, parameters, environment)
+        error = papermill(notebook, output, asdict(run), environment)
         if not error and not (folder / "run.json").exists():
             error = "the notebook filed its run elsewhere: the package or the data changed since the sweep was planned"
         if output.exists():
@@ -105,10 +106,14 @@ def papermill(notebook: Path, output: Path, parameters: dict[str, object], envir
     command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar"]
     command += ["--parameters_yaml", yaml.safe_dump(parameters)]
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # a debugger's notice
-    done = subprocess.run(
-        command, env={**os.environ, **quiet, **environment}, capture_output=True, text=True, check=False
-    )
+    environment = {**os.environ, **quiet, **environment}
+    done = subprocess.run(command, env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else _last_words(done.stderr, done.returncode)
+
+
+def available_cores() -> int:
+    """The cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_done(folder: Path) -> bool:
@@ -125,7 +130,7 @@ def _last_words(stderr: str, code: int) -> str:
 def _executor(scheduler: str | None, jobs: int) -> Iterator[Callable[..., Future]]:
     """A function that submits a call: to threads that wait for processes here, or to the workers of a cluster."""
     if scheduler is None:
-        threads = max(1, (os.cpu_count() or 1) // jobs)
+        threads = max(1, available_cores() // jobs)
         pool = ThreadPoolExecutor(jobs)
         try:
             yield lambda function, *arguments: pool.submit(function, *arguments, threads)

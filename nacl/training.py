@@ -60,9 +60,9 @@ def fit(
     """Train `model` in place by the papers' protocol, and leave it with the weights of its best epoch.
 
     Adam at `learning_rate`, times 0.1 after half of the epochs; slices in a new order each epoch, without
-    augmentation; the best epoch is the one of highest validation Dice. On CUDA the network runs in bfloat16 and the
-    loss in float32. All randomness of an epoch is a function of (seed, epoch), so that a run that was killed and one
-    that was not end with the same numbers on one device.
+    augmentation; the best epoch is the one of highest validation Dice. On CUDA the network trains in bfloat16, with the
+    loss in float32; it is evaluated in float32. All randomness of an epoch is a function of (seed, epoch), so that a
+    run that was killed and one that was not end with the same numbers on one device.
 
     Args:
         model: maps images (N, 1, H, W) to logits (N, num_classes, H, W).
@@ -95,7 +95,9 @@ def fit(
     history, best = _restore(checkpoint, model, optimizer)
     images, labels = (_keep_near(tensor, place) for tensor in stack_slices(train))
 
-    with torch.random.fork_rng(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+    tf32 = torch.backends.cudnn.allow_tf32  # the user's choice stays
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), exact:
         for epoch in range(len(history), epochs):
             start = time.perf_counter()
             torch.manual_seed(_epoch_seed(seed, epoch))
@@ -151,8 +153,8 @@ def _train_epoch(
     total = torch.zeros((), device=device)
     order = torch.randperm(len(images)).to(images.device)
     for batch in order.split(batch_size):
-        image = images[batch].to(device, non_blocking=True, memory_format=torch.channels_last)
-        label = labels[batch].to(device, non_blocking=True).long()
+        image = _sent(images[batch], device).to(memory_format=torch.channels_last)
+        label = _sent(labels[batch], device).long()
         optimizer.zero_grad(set_to_none=True)
         with _autocast(device):
             logits = model(image)
@@ -169,9 +171,7 @@ def _logits(model: nn.Module, case: Case, device: torch.device) -> list[Tensor]:
     images = torch.from_numpy(case.image).unsqueeze(1)
     batches = []
     for image in images.split(PREDICTION_BATCH):
-        with _autocast(device):
-            logits = model(image.to(device, memory_format=torch.channels_last))
-        batches.append(logits.float())
+        batches.append(model(image.to(device, memory_format=torch.channels_last)))
     return batches
 
 
@@ -193,10 +193,17 @@ def _autocast(device: torch.device) -> torch.autocast | nullcontext:
 
 
 def _keep_near(tensor: Tensor, device: torch.device) -> Tensor:
-    """On the device where it takes at most half of the free memory, else pinned, so that copies overlap with work."""
+    """On the device where it takes at most half of the free memory, else where it is."""
     if device.type == "cuda" and tensor.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
-        return tensor.pin_memory()
+        return tensor
     return tensor.to(device)
+
+
+def _sent(batch: Tensor, device: torch.device) -> Tensor:
+    """A batch on the device; from pinned memory, so that the copy need not be waited for."""
+    if batch.device.type == "cpu" and device.type == "cuda":
+        return batch.pin_memory().to(device, non_blocking=True)
+    return batch.to(device)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

@@ -19,7 +19,7 @@
 # **Claim.** Spatially varying label smoothing (SVLS) {cite}`islam2021` looks like a softer label. It is cross-entropy
 # under a hidden constraint, "predict what your neighbours are", at a balance of exactly 1 : 1 that none of its
 # parameters can move. That observation is where NACL begins {cite}`murugesan2025`. This chapter derives it line by
-# line, and checks every line in numbers.
+# line, and checks its results in numbers.
 
 # %% tags=["parameters"]
 data = "phantom"  # or the folder of a benchmark
@@ -29,11 +29,13 @@ seed = 0
 # %% tags=["hide-input"]
 import math
 
+import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
-from nacl import neighbour_prior, plots, svls_loss
+from nacl import nacl_loss, neighbour_prior, plots, svls_loss
 from nacl.data import load_dataset, stack_slices
+from nacl.data.phantom import draw_labels
 from nacl.priors import mixed_windows, svls_prior
 from nacl.theory import (
     svls_minimum,
@@ -45,7 +47,8 @@ from nacl.theory import (
 
 # %% [markdown]
 # **Predict.** SVLS has two parameters, the window's size $k$ and its width $\sigma$. Make both large, and the label of a
-# pixel on a border is blurred over many neighbours. How much of its own label does the pixel keep? Write a number down.
+# pixel on a border is blurred over many neighbours. What weight has the pixel's own label in the blur? Write a number
+# down.
 #
 # ## The label of SVLS
 #
@@ -71,11 +74,16 @@ from nacl.theory import (
 # The sum of all is 2. Divided by 2, the centre weighs $\tfrac12$ and the neighbours $\tfrac12 w_j$.
 # ```
 #
-# So $\tau_i$ is a set of *class shares*: how much of each class the neighbours are. It is not negative and sums to 1.
-# And the answer to the question above is: **one half, always**. `nacl.theory.svls_weights` follows the authors' steps:
+# (At the edge of the image only the neighbours inside count here, and their weights are divided by their sum; the half
+# stays.) So $\tau_i$ is a set of *class shares*: how much of each class the neighbours are. It is not negative and sums
+# to 1. And the answer to the question above is: the own label weighs **one half, always**. Since neighbours may agree
+# with it, the pixel keeps $(1 + \tau_{y}) / 2 \ge \tfrac12$ of its class. `nacl.theory.svls_weights` follows the authors'
+# steps:
 
 # %%
-weights = {(k, s): svls_weights(k, s) for k in (3, 7, 15) for s in (0.3, 1, 4)}
+weights = {
+    (k, s): svls_weights(k, s) for k in (3, 7, 15) for s in (0.3, 1, 4)
+}
 together = {
     key: (w.centre, w.neighbours.sum().item()) for key, w in weights.items()
 }
@@ -91,17 +99,30 @@ volume = torch.from_numpy(dataset.split("test")[0].label).long()
 target = volume[len(volume) // 3][None]
 classes, last = dataset.num_classes, dataset.num_classes - 1
 tau = svls_prior(target, classes, kernel_size=7, sigma=2.0)
-label = neighbour_prior(target, classes, prior="gaussian", kernel_size=7, sigma=2.0)
+label = neighbour_prior(
+    target, classes, prior="gaussian", kernel_size=7, sigma=2.0
+)
 
 # %%
 panels = {"label y": target[0] == last, "neighbours τ": tau[0, last]}
-plots.maps({**panels, "SVLS (y + τ) / 2": label[0, last]}, label="left ventricle")
+plots.maps(
+    {**panels, "SVLS (y + τ) / 2": label[0, last]}, label="left ventricle"
+)
 
 # %% [markdown]
 # ## The split: a penalty appears
 #
-# The loss of SVLS is the cross-entropy against that label. With $s_i = \operatorname{softmax}(l_i)$, entropy
-# $H(p) = -\sum_k p_k \log p_k$, and leaving out the index $i$:
+# For class shares $p$ (not negative, sum 1) and a prediction $s = \operatorname{softmax}(l)$, write
+#
+# ```{math}
+# :label: divergences
+# \operatorname{CE}(p, s) = -\sum_k p_k \log s_k, \qquad
+# H(p) = \operatorname{CE}(p, p), \qquad
+# \operatorname{KL}(p \,\|\, s) = \sum_k p_k \log \frac{p_k}{s_k} = \operatorname{CE}(p, s) - H(p) ,
+# ```
+#
+# with $0 \log 0 = 0$: cross-entropy, entropy and divergence. The loss of SVLS is the cross-entropy against its label;
+# leaving out the index $i$,
 #
 # ```{math}
 # :label: svls-loss
@@ -155,9 +176,11 @@ difference
 # \min_l \; \operatorname{CE}(y, s) \quad \text{subject to} \quad s = \tau .
 # ```
 #
-# On a border the two contradict each other: $y$ is one class and $\tau$ several. So the wish is relaxed. The divergence
-# $\operatorname{KL}(\tau \| s)$ is never negative, and 0 only where $s = \tau$ (Gibbs' inequality), so "$s = \tau$" says
-# the same as "$\operatorname{KL}(\tau \| s) \le 0$". Allow a tolerance $\varepsilon$ instead of 0:
+# Taken literally this leaves no choice: $s$ is $\tau$, whatever the label. And on a border the two wishes contradict each
+# other: $y$ is one class and $\tau$ several. So the constraint is relaxed. The divergence $\operatorname{KL}(\tau \| s)$ is
+# never negative, and 0 only where $s = \tau$. (This is Gibbs' inequality: $\log x \le x - 1$, with equality at $x = 1$ only,
+# so $-\operatorname{KL}(\tau \| s) = \sum_{\tau_k > 0} \tau_k \log (s_k / \tau_k) \le \sum_{\tau_k > 0} (s_k - \tau_k) \le 0$.)
+# So "$s = \tau$" says the same as "$\operatorname{KL}(\tau \| s) \le 0$". Allow a tolerance $\varepsilon > 0$ instead of 0:
 #
 # ```{math}
 # :label: svls-tolerance
@@ -172,7 +195,8 @@ difference
 # \mathcal L(l, \lambda) = \operatorname{CE}(y, s) + \lambda \left( \operatorname{KL}(\tau \,\|\, s) - \varepsilon \right) ,
 # ```
 #
-# and at the solution the price is just high enough: either the limit is met exactly, or the price is 0. The tolerance
+# and at the solution the price is just high enough: either the limit is met exactly, or the price is 0. (Inside an
+# object, where $\tau = y$, keeping the limit costs nothing. On a border it always binds.) The tolerance
 # is a constant, so for a *given* price we minimise $\operatorname{CE} + \lambda \operatorname{KL}$: a **penalty**.
 # {prf:ref}`theorem-split` says that SVLS is this penalty at the price **$\lambda = 1$**, times one half. Nobody chose
 # the price. It came out of the half and half of {prf:ref}`theorem-half`.
@@ -180,32 +204,39 @@ difference
 # ```{prf:theorem} What a price buys
 # :label: theorem-price
 #
-# For $\lambda \ge 0$, $\operatorname{CE}(y, s) + \lambda \operatorname{KL}(\tau \| s)$ is smallest at
+# For $\lambda > 0$, $\operatorname{CE}(y, s) + \lambda \operatorname{KL}(\tau \| s)$ is smallest at
 #
 # $$
 # s^\star = \frac{y + \lambda \tau}{1 + \lambda} .
 # $$
 #
 # So the price $\lambda$ solves {eq}`svls-tolerance` for the tolerance
-# $\varepsilon(\lambda) = \operatorname{KL}(\tau \,\|\, s^\star)$. For SVLS, $s^\star = \tilde y$ and
-# $\varepsilon \le \log 2$.
+# $\varepsilon(\lambda) = \operatorname{KL}(\tau \,\|\, s^\star) \le \log \frac{1 + \lambda}{\lambda}$. For SVLS,
+# $s^\star = \tilde y$ and $\varepsilon \le \log 2$.
 # ```
 #
 # ```{prf:proof}
-# The gradient of $\operatorname{CE}(p, s)$ in the logits is $s - p$ for every $p$ that sums to 1. Since
-# $\operatorname{KL}(\tau \| s)$ is $\operatorname{CE}(\tau, s)$ up to a constant, the gradient of the sum is
-# $(s - y) + \lambda (s - \tau)$, which is 0 where $(1 + \lambda)\, s = y + \lambda \tau$. The loss is convex in $l$, so this
-# is its minimum; where a class has no weight at all in $y + \lambda\tau$, its logit runs to $-\infty$ and the value is a
-# limit. A point that minimises the Lagrangian minimises {eq}`svls-tolerance` for the $\varepsilon$ that it attains. Last,
-# $\tilde y \ge \tau / 2$ in every class, so
-# $\operatorname{KL}(\tau \| \tilde y) = \sum_k \tau_k \log (\tau_k / \tilde y_k) \le \sum_k \tau_k \log 2 = \log 2$.
+# Cross-entropy is linear in its first argument, and $s^\star$ is a set of class shares. So the sum is
+# $\operatorname{CE}(y, s) + \lambda \operatorname{CE}(\tau, s) - \lambda H(\tau)
+# = (1 + \lambda) \operatorname{CE}(s^\star, s) - \lambda H(\tau) = (1 + \lambda) \operatorname{KL}(s^\star \| s)$
+# plus a constant, which by Gibbs is smallest at $s = s^\star$ and nowhere else. (Where $s^\star_k = 0$, no finite logit
+# reaches it; the value is a limit.) Now let another $s$ keep the limit, $\operatorname{KL}(\tau \| s) \le \varepsilon(\lambda)$.
+# Since $s^\star$ is best for the sum,
+#
+# $$
+# \operatorname{CE}(y, s) \ge \operatorname{CE}(y, s^\star)
+#   + \lambda \left[ \varepsilon(\lambda) - \operatorname{KL}(\tau \,\|\, s) \right] \ge \operatorname{CE}(y, s^\star) ,
+# $$
+#
+# so $s^\star$ solves {eq}`svls-tolerance`. Last, $s^\star_k \ge \frac{\lambda}{1 + \lambda} \tau_k$ in every class, so
+# $\operatorname{KL}(\tau \| s^\star) = \sum_k \tau_k \log (\tau_k / s^\star_k) \le \log \frac{1 + \lambda}{\lambda}$.
 # ```
 #
-# The smallest example: one pixel of class 1 between two of class 0. Put the formula's answer into the loss and ask
-# autograd which way is down. Nowhere:
+# A small example: one row of five pixels. Put the formula's answer into the loss and ask autograd which way is down.
+# Nowhere:
 
 # %%
-tiny = torch.tensor([[[0, 1, 0]]])
+tiny = torch.tensor([[[0, 1, 0, 0, 1]]])
 minimum = svls_minimum(tiny, 2)
 at_minimum = minimum.log().requires_grad_()
 (slope,) = torch.autograd.grad(svls_loss(at_minimum, tiny), at_minimum)
@@ -214,7 +245,8 @@ minimum[0, 1, 0], slope.abs().max()
 # %% [markdown]
 # ## Why the balance is locked
 #
-# The gradient shows both wishes at work, side by side:
+# Since $\operatorname{CE}(p, s) = \log \sum_j e^{l_j} - \sum_k p_k l_k$ for any class shares $p$, its gradient in the logits
+# is $s - p$. So the gradient of SVLS shows both wishes at work, side by side:
 #
 # ```{math}
 # :label: svls-gradient
@@ -222,8 +254,8 @@ minimum[0, 1, 0], slope.abs().max()
 # ```
 #
 # The parameters $k$ and $\sigma$ occur in $\tau$ only. They choose *what* the neighbours say; the price of not
-# listening stays 1. Here is the same slice under very different windows: *softening* is what the
-# mean pixel gives up of its own label, and the *price* is measured, as the $\lambda$ for which autograd's gradient of
+# listening stays 1. Here is the same slice under very different windows: *softening* is
+# $1 - \tilde y_y = (1 - \tau_y) / 2$, what a pixel gives up of its own label, averaged over the pixels, and the *price* is measured, as the $\lambda$ for which autograd's gradient of
 # the loss is proportional to $(s - y) + \lambda (s - \tau)$.
 
 # %%
@@ -231,12 +263,16 @@ rows = []
 live = logits.clone().requires_grad_()
 for k, sigma in [(3, 0.5), (3, 1.0), (7, 2.0), (15, 4.0)]:
     window = {"kernel_size": k, "sigma": sigma}
-    (gradient,) = torch.autograd.grad(svls_loss(live, target, **window), live)
+    (gradient,) = torch.autograd.grad(
+        svls_loss(live, target, **window), live
+    )
     price = svls_price(gradient, logits, target, **window)
     softening = svls_softening(target, classes, **window).mean().item()
     rows.append({**window, "softening": softening, "price": price})
 balance = pd.DataFrame(rows)
-balance.style.format({"softening": "{:.4f}", "price": "{:.6f}", "sigma": "{:g}"})
+balance.style.format(
+    {"softening": "{:.4f}", "price": "{:.6f}", "sigma": "{:g}"}
+)
 
 # %% [markdown]
 # The neighbours change with the window. The price does not.
@@ -244,13 +280,15 @@ balance.style.format({"softening": "{:.4f}", "price": "{:.6f}", "sigma": "{:g}"}
 # ## What that costs: nothing happens inside
 #
 # Inside an object all neighbours agree, $\tau = y$, and the label of SVLS is one-hot. There SVLS *is* cross-entropy:
-# its loss falls towards 0 only as the logits run to infinity, and nothing bounds the network's confidence. Only a band
+# its loss falls towards 0 only as the gap between logits runs to infinity, and nothing bounds the network's confidence. Only a band
 # of $(k - 1)/2$ pixels on either side of a border is softened at all, and there the network is told to say
 # $\tilde y$, whether the border is sharp or blurred.
 
 # %%
 softening = {
-    f"k = {k}": svls_softening(target, classes, kernel_size=k, sigma=k / 3)[0]
+    f"k = {k}": svls_softening(target, classes, kernel_size=k, sigma=k / 3)[
+        0
+    ]
     for k in (3, 7, 15)
 }
 plots.maps(softening, label="taken from the own label", limits=(0, 0.5))
@@ -274,18 +312,78 @@ Markdown(
 )
 
 # %% [markdown]
+# ## Is the softer label a better one?
+#
+# On the phantom we can ask. Averaged over annotators, a one-hot label is the true probability $p_i$. The label of SVLS is
+# then $\tfrac12 (p_i + \sum_j w_j p_j)$: the truth, half of it blurred. So with unlimited labels cross-entropy learns the
+# truth and SVLS a blurred one. What softening can help with is a network that has *memorised* the one label it was
+# shown.
+
+# %%
+phantom = load_dataset("phantom", size=size).split("test")[0]
+rng = np.random.default_rng(seed)
+several = [
+    draw_labels(phantom.posterior.astype(float), rng)[2] for _ in range(50)
+]
+drawn = torch.from_numpy(np.stack(several)).long()
+wide = {"kernel_size": 7, "sigma": 2.0, "prior": "gaussian"}
+soft = neighbour_prior(drawn, 4, **wide)[:, 3]
+plots.maps(
+    {
+        "one label": drawn[0] == 3,
+        "its SVLS label": soft[0],
+        "SVLS, mean of 50": soft.mean(dim=0),
+        "true probability": phantom.posterior[3, 2],
+    },
+    label="left ventricle",
+)
+
+# %% [markdown]
 # ## Where this leads
 #
 # If a constraint is what helps, put it in the open: choose what is constrained, how a deviation is measured, and what
-# it costs. NACL does: cross-entropy plus $\lambda$ times a penalty of the *logits'* distance from $\tau$, with a
-# $\lambda$ that one can set {cite}`murugesan2025`. A logit that is drawn to a share between 0 and 1 cannot run away,
-# inside an object either. What that brings and what it costs is measured in {doc}`03_compare`.
+# it costs. NACL {cite}`murugesan2025` constrains the *logits*, by default with
+#
+# ```{math}
+# :label: nacl-loss
+# L_\text{NACL} = \operatorname{CE}(y, s) + \frac{\lambda}{K} \sum_k \left| \, l_k - \bar\tau_k \right| ,
+# ```
+#
+# where $\bar\tau$ is the share of each class among *all* labels of the window, the centre included and all of one weight.
+# (The paper's $\lambda$ is our $\lambda / K$.) Look at the derivative in the pixel's own logit where it is above its share,
+# $l_y > \bar\tau_y$: it is $s_y - 1 + \lambda / K$, and 0 at
+#
+# ```{math}
+# :label: nacl-ceiling
+# s_y = 1 - \frac{\lambda}{K} .
+# ```
+#
+# Inside an object too, where SVLS bounds nothing, the penalty puts a ceiling on confidence: with $K = 4$ and
+# $\lambda = 0.1$ it is 0.975. That restrains a network that has memorised its labels, and it costs: where a network is
+# always right, a confidence of $1 - \lambda / K$ is an error of $\lambda / K$. What comes out is measured in
+# {doc}`03_compare`. In numbers, the slope of the loss at the ceiling, in the logit of the label, inside an object:
+
+# %%
+inside = torch.zeros(1, 3, 3, dtype=torch.long)
+at_ceiling = torch.zeros(1, 4, 3, 3, dtype=torch.float64)
+at_ceiling[:, 0] = math.log(3 * (4 - 0.1) / 0.1)
+at_ceiling.requires_grad_()
+loss = nacl_loss(at_ceiling, inside, penalty_weight=0.1, reduction="sum")
+(slope_inside,) = torch.autograd.grad(loss, at_ceiling)
+(
+    at_ceiling.softmax(dim=1)[0, 0, 1, 1].item(),
+    slope_inside[0, 0].abs().max().item(),
+)
+
+# %% [markdown]
+# **Where it fails.** The price is locked where $\tau$ is made from the label map as it is. A weight on the loss's terms, or
+# a $\tau$ from elsewhere, would unlock it, but would no longer be SVLS.
 #
 # ## Exercises
 #
 # ```{exercise}
 # :label: exercise-svls-edge
-# A straight edge between two classes, $k = 3$, and $\sigma$ so large that all neighbours weigh the same. What does SVLS
+# A straight edge between two classes along the grid, $K = 2$, $k = 3$, and $\sigma$ so large that all neighbours weigh the same. What does SVLS
 # ask of a pixel at the edge, and how far apart does it want the two logits?
 # ```
 #
@@ -303,7 +401,8 @@ Markdown(
 # ```{solution} exercise-svls-price
 # :class: dropdown
 # By {prf:ref}`theorem-price`, $s^\star_y = (1 + \lambda \tau_y) / (1 + \lambda)$ with $\tau_y = 5/8$. From
-# $0.9\,(1 + \lambda) = 1 + \tfrac58 \lambda$ follows $\lambda = 0.1 / 0.275 = 4/11$. SVLS cannot be set to it.
+# $0.9\,(1 + \lambda) = 1 + \tfrac58 \lambda$ follows $\lambda = 0.1 / 0.275 = 4/11$. SVLS cannot be set to it. Nor would a
+# smaller $\sigma$ do: the side across the edge then weighs less, but never less than 1/4, so $\tilde y_y \le 7/8$.
 # ```
 #
 # ```{exercise}
@@ -316,7 +415,7 @@ Markdown(
 # :class: dropdown
 # Its label is $(1 - \alpha) y + \alpha u$ with $u = 1/K$ in every class, so the loss is
 # $(1 - \alpha) \operatorname{CE}(y, s) + \alpha\, [\operatorname{KL}(u \| s) + H(u)]$: the constraint is $s = u$, blind to
-# the picture, and the price is $\lambda = \alpha / (1 - \alpha)$, which one can choose.
+# the neighbours, and the price is $\lambda = \alpha / (1 - \alpha)$, which one can choose.
 # ```
 #
 # **Take-away.** SVLS = cross-entropy + the constraint "predict your neighbours", at a price of 1 that is not for sale,
@@ -328,6 +427,8 @@ at_edge = svls_minimum(edge, 2, sigma=1e6)[0, :, 1, 1]
 assert all(abs(w.centre - 0.5) < 1e-12 for w in weights.values())
 assert difference < 1e-12
 assert slope.abs().max() < 1e-12
+assert slope_inside[0, 0].abs().max() < 1e-12
+assert abs(at_ceiling.softmax(dim=1)[0, 0, 1, 1].item() - 0.975) < 1e-12
 assert (balance["price"] - 1).abs().max() < 1e-9
 assert balance["softening"].is_monotonic_increasing
 assert abs(at_edge[1].item() - 3 / 16) < 1e-9

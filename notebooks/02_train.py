@@ -15,7 +15,7 @@
 # # What does one network learn, and how sure is it?
 #
 # **You need** {doc}`01_svls`. **Run time**: under a minute with the parameters below on two cores; a few minutes with
-# real data. This notebook is one row of every table in this book: papermill executes it, with other parameters.
+# real data. This notebook is one training of {doc}`03_compare`: papermill executes it, with other parameters.
 #
 # ```bash
 # papermill notebooks/02_train.ipynb out.ipynb -p loss nacl -p penalty_weight 0.3 -p kernel_size 5 -p data path/to/acdc
@@ -47,6 +47,7 @@ from IPython.display import Markdown
 from nacl import plots
 from nacl.evaluation import SUMMARY
 from nacl.experiments import Run, epoch_bar, train_run
+from nacl.priors import mixed_windows
 
 # %% [markdown]
 # **Predict.** Where will the network be least sure: inside the heart, on its border, or in the background? And will it
@@ -54,7 +55,7 @@ from nacl.experiments import Run, epoch_bar, train_run
 
 # %%
 run = Run(**{field.name: globals()[field.name] for field in fields(Run)})
-run
+run.values()
 
 # %% [markdown]
 # ## Training
@@ -81,10 +82,12 @@ Markdown(
 #
 # Dice and the 95th percentile of the surface distance, means over the classes of the heart; calibration errors over
 # all pixels, over the band round the predicted border, and over the papers' region (the true foreground); and the
-# negative log-likelihood, which punishes what any of them forgives.
+# negative log-likelihood, a proper score: on average it is smallest for the true probabilities, and for no others.
 
 # %%
-result.cases[["case", *SUMMARY]].style.format(precision=3).hide(axis="index")
+result.cases[["case", *SUMMARY]].style.format(precision=3).hide(
+    axis="index"
+)
 
 # %% [markdown]
 # ## Is it as often right as it says?
@@ -103,9 +106,13 @@ plots.reliability_diagram({run.loss: result.bins}, regions)
 # ## Where is it unsure?
 
 # %%
-middle_case = result.cases.sort_values("dice").iloc[len(result.cases) // 2]["case"]
+middle_case = result.cases.sort_values("dice").iloc[len(result.cases) // 2][
+    "case"
+]
 case = next(
-    case for case in result.dataset().split("test") if case.name == middle_case
+    case
+    for case in result.dataset().split("test")
+    if case.name == middle_case
 )
 slice_number = len(case.image) // 3
 probs = result.predict(case)[slice_number]
@@ -119,18 +126,35 @@ plots.outlines(
     result.info["class_names"],
 )
 # %%
+wrong = predicted.numpy() != case.label[slice_number]
 plots.maps(
-    {"confidence": confidence.numpy()},
-    label="probability of the predicted class",
-    limits=(0.25, 1),
+    {"confidence": confidence, "wrong where bright": wrong},
+    label="probability, or 0 and 1",
 )
+
+# %%
+sums = result.bins.groupby("region")[
+    ["count", "confidence_sum", "correct_sum"]
+].sum()
+gap = (sums["confidence_sum"] - sums["correct_sum"]) / sums["count"]
+border = mixed_windows(predicted[None], kernel_size=5)[0]
+places = {
+    "round the predicted border": border,
+    "inside the heart": ~border & (predicted > 0),
+    "in the background": ~border & (predicted == 0),
+}
+surest = {
+    name: confidence[place].mean().item() for name, place in places.items()
+}
+surest
+
 # %% tags=["hide-input"]
 mean = result.cases.mean(numeric_only=True)
 Markdown(
-    f"**What we saw.** On {len(result.cases)} test cases the network reaches a Dice of {mean['dice']:.3f}. Its "
-    f"calibration error is {mean['ece_all']:.3f} over all pixels, {mean['ece_predicted_border']:.3f} in the band round "
-    f"the predicted border, and {mean['ece_reference']:.3f} over the papers' region. On the slice above it is least "
-    f"sure with {float(confidence.min()):.2f}."
+    f"**What we saw.** On {len(result.cases)} test cases the network reaches a Dice of {mean['dice']:.3f}. On the slice "
+    f"above it is least sure {min(surest, key=surest.get)}, with a mean confidence of {min(surest.values()):.2f}. Is it "
+    f"right as often as it says? Confidence minus accuracy is {gap['predicted_border']:+.3f} round the predicted border "
+    f"and {gap['all']:+.3f} over all pixels (+ is over-confident, - too timid)."
 )
 
 # %% [markdown]
@@ -144,9 +168,9 @@ Markdown(
 #
 # ```{solution} exercise-train-weight
 # :class: dropdown
-# With weight 0 the loss is cross-entropy. With weight 1 every logit is held near a share between 0 and 1, inside the
-# background too, where a network should be sure: the error over all pixels grows with the weight, whatever happens at
-# the borders.
+# With weight 0 the loss is cross-entropy. With weight 1 and 4 classes the ceiling {eq}`nacl-ceiling` is
+# $1 - 1/4 = 0.75$, also in background that is always right: expect an error near 0.25 there. Whether a *small* weight
+# raises or lowers the error is for `nacl sweep penalty-weight` to say.
 # ```
 #
 # **Take-away.** One run, one folder: the executed notebook, the metrics of each case, the weights, and `run.json` with

@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_files import largest_file
 
-from nacl import experiments
+from nacl import experiments, provenance
 from nacl.data import load_dataset
 from nacl.evaluation import SUMMARY, evaluate
 from nacl.experiments import (
@@ -22,10 +22,8 @@ from nacl.experiments import (
     finished,
     load_result,
     plan,
-    provenance,
     results_table,
     runs_folder,
-    source_hash,
     train_run,
 )
 from nacl.losses import LOSSES
@@ -170,10 +168,10 @@ def test_other_data_is_another_run(tiny_acdc_copy):
 
 def test_another_version_of_the_package_is_another_run(tmp_path, monkeypatch):
     (tmp_path / "losses.py").write_text("a = 1")
-    monkeypatch.setattr(experiments, "PACKAGE", tmp_path)
-    source, before = source_hash(), Run().identity()
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    source, before = provenance.source_hash(), Run().identity()
     (tmp_path / "losses.py").write_text("a = 2")
-    assert source_hash() != source
+    assert provenance.source_hash() != source
     assert Run().identity() != before
 
 
@@ -247,7 +245,7 @@ def test_run_json_says_what_where_and_with_what(trained):
     assert Run(**info["run"]) == trained.run
     assert info["identity"] == trained.run.identity()
     assert info["identity"] in trained.folder.name
-    assert info["source"] == source_hash()
+    assert info["source"] == provenance.source_hash()
     assert info["torch"] == torch.__version__
     assert info["device_name"].startswith("cpu")
     assert info["dataset"] == "acdc"
@@ -255,9 +253,9 @@ def test_run_json_says_what_where_and_with_what(trained):
 
 
 def test_the_commit_is_that_of_the_checkout():
-    git = ["git", "-C", str(experiments.PACKAGE)]
+    git = ["git", "-C", str(provenance.PACKAGE)]
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    commit = provenance("cpu")["commit"]
+    commit = provenance.provenance("cpu")["commit"]
     assert commit == "unknown" if not head else commit.removesuffix("-dirty") == head
 
 

@@ -104,19 +104,30 @@ def test_every_page_ran_to_its_end():
         assert not [o for c in code for o in c.outputs if o.output_type == "error"]
 
 
-@pytest.mark.parametrize("place", ["root", "notebooks", "elsewhere"])
-def test_papermill_runs_train_from_anywhere(place, tmp_path, acdc):
-    """The command of the README with real data named by a path from the root, at two epochs of the smallest network."""
-    folder = {"root": ROOT, "notebooks": ROOT / "notebooks", "elsewhere": tmp_path}[place]
-    options = {"loss": "nacl", "penalty_weight": 0.3, "kernel_size": 5, "data": "../shared/data/acdc", "epochs": 1}
+def _papermill_train(folder, data, tmp_path):
+    """The issue's command at one epoch of the smallest network, started in `folder`; the executed notebook."""
+    options = {"loss": "nacl", "penalty_weight": 0.3, "kernel_size": 5, "data": data, "epochs": 1}
     options |= {"size": 32, "filters": 2, "batch_size": 64}
     out = tmp_path / "out.ipynb"
     command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks/02_train.ipynb"), str(out)]
     command += [part for name, value in options.items() for part in ("-p", name, str(value))]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, env={**os.environ, "NACL_RUNS": str(tmp_path)})
-    outputs = [o for c in nbformat.read(out, as_version=4).cells for o in c.get("outputs", [])]
+    environment = {**os.environ, "NACL_RUNS": str(tmp_path)}
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, env=environment)
+    return nbformat.read(out, as_version=4)
+
+
+@pytest.mark.parametrize("place", ["root", "notebooks", "elsewhere"])
+def test_papermill_runs_train_from_anywhere(place, tmp_path, tiny_acdc):
+    folder = {"root": ROOT, "notebooks": ROOT / "notebooks", "elsewhere": tmp_path}[place]
+    page = _papermill_train(folder, os.path.relpath(tiny_acdc, folder), tmp_path)
+    outputs = [o for c in page.cells for o in c.get("outputs", [])]
     assert sum("image/png" in o.get("data", {}) for o in outputs) == 4
-    assert any("patient001_frame01" in str(o.get("data", "")) for o in outputs)
+    assert any("patient004_frame01" in str(o.get("data", "")) for o in outputs)
     (run,) = tmp_path.glob("nacl-acdc-*/run.json")
     assert json.loads(run.read_text())["run"]["penalty_weight"] == 0.3
     assert np.isfinite(pd.read_csv(run.parent / "metrics.csv")["ece_all"]).all()
+
+
+def test_papermill_finds_data_named_from_the_root_when_started_elsewhere(tmp_path, acdc):
+    page = _papermill_train(tmp_path, os.path.relpath(acdc, ROOT), tmp_path)
+    assert any("patient001_frame01" in str(o.get("data", "")) for c in page.cells for o in c.get("outputs", []))

@@ -19,10 +19,11 @@ FLOORS = [
     {"losses", "theory"},
     {"metrics", "data", "models"},
     {"training"},
-    {"evaluation"},
+    {"evaluation", "provenance"},
     {"experiments"},
     {"sweep"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 LOCKED = {
@@ -37,7 +38,9 @@ def _imports(file: Path) -> set[str]:
     """The rooms of nacl that a file imports, at any depth of its code."""
     rooms = set()
     for node in ast.walk(ast.parse(file.read_text())):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         rooms |= {name.split(".")[1] for name in names if name.startswith("nacl.")}
     return rooms

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import nbformat
@@ -13,7 +13,7 @@ import pytest
 
 from nacl import sweep as module
 from nacl.experiments import Run, load_result
-from nacl.sweep import execute_notebook, sweep
+from nacl.sweep import execute_notebook, papermill, sweep
 
 RAISES, KILLED = 1, 2  # seeds that go wrong in `notebook`
 CODE = """
@@ -148,7 +148,7 @@ def test_numbers_reach_the_notebook_as_numbers(tmp_path, runs_of):
     """Also those that Python writes without a point, which YAML takes for text."""
     run = Run(**{**vars(runs_of(0)[0]), "learning_rate": 1e-5, "penalty_weight": 1e16, "sigma": 0.5})
     code = "assert (learning_rate, penalty_weight, sigma) == (1e-5, 1e16, 0.5), (learning_rate, penalty_weight, sigma)"
-    assert execute_notebook(run, tmp_path / "run", write_notebook(tmp_path / "a.ipynb", code)) == ""
+    assert papermill(write_notebook(tmp_path / "a.ipynb", code), tmp_path / "out.ipynb", asdict(run), {}) == ""
 
 
 def test_a_process_that_dies_at_once_is_reported(tmp_path, runs_of, monkeypatch):

@@ -96,15 +96,18 @@ def _scaled(image: NDArray) -> NDArray[np.float32]:
 
 
 def _check_volume(file: Path, image: NDArray, label: NDArray) -> None:
+    def refuse(rule: str, got: object, remedy: str) -> None:
+        raise ValueError(expectation(str(file), rule, got, remedy=remedy))
+
     if image.shape != label.shape:
-        raise ValueError(expectation(str(file), "with img and mask of one shape", f"{image.shape} and {label.shape}"))
+        refuse("with img and mask of one shape", f"{image.shape} and {label.shape}", "Export both on the same grid")
     if image.ndim != 3 or image.shape[0] != image.shape[1] or image.shape[0] not in SIZES or not image.shape[2]:
-        raise ValueError(expectation(str(file), "with img of shape (192, 192, D) or (224, 224, D)", image.shape))
+        refuse("with img of shape (192, 192, D) or (224, 224, D)", image.shape, "Crop or pad the slices, D last")
     for name, array in (("img", image), ("mask", label)):
         if array.dtype.kind not in "uif":
-            raise ValueError(expectation(str(file), f"with numbers in {name}", array.dtype))
+            refuse(f"with numbers in {name}", array.dtype, "Store integers or floats")
         if not (np.abs(array) <= np.finfo(np.float32).max).all():  # written so that NaN fails
-            raise ValueError(expectation(str(file), f"with finite values in {name}", "NaN or beyond float32"))
+            refuse(f"with finite values in {name}", "NaN or beyond float32", "Replace them, or leave the file out")
     strange = np.setdiff1d(label, np.arange(len(CLASS_NAMES)))
     if strange.size:
-        raise ValueError(expectation(str(file), "with labels 0, 1, 2, 3 in mask", strange[:5].tolist()))
+        refuse("with labels 0, 1, 2, 3 in mask", strange[:5].tolist(), "Remap the labels")

@@ -1,10 +1,11 @@
 """A cardiac-like phantom whose true posterior is known at every pixel, since the labels are drawn from it.
 
-A slice is a left ventricle (3) inside a ring of myocardium (2), and a right ventricle (1) behind the ring. With
-signed distances d_in, d_out, d_rv (pixels, negative inside) to the inner border, the outer border and the right
-ventricle, Phi the normal distribution function, and the ambiguity s of the case in pixels:
+A slice is a left ventricle (3) inside a ring of myocardium (2), and a right ventricle (1) behind the ring. With the
+distances d_in > d_out to the ring's inner and outer border along the ray from its centre, and d_rv to the circle of the
+right ventricle (all negative inside, in widths of the slice), Phi the normal distribution function, and the ambiguity a
+of the case:
 
-    q_in = Phi(-d_in / s),  q_out = Phi(-d_out / s),  q_rv = Phi(-d_rv / s)
+    q_in = Phi(-d_in / a),  q_out = Phi(-d_out / a),  q_rv = Phi(-d_rv / a)
     p_3 = q_in,  p_2 = q_out - q_in,  p_1 = (1 - q_out) q_rv,  p_0 = (1 - q_out) (1 - q_rv)
 
 An annotator displaces borders smoothly: u and v are independent Gaussian fields of mean 0 and variance 1 at every
@@ -91,7 +92,7 @@ def _posterior(size: int, parameters: Parameters, rng: np.random.Generator) -> N
     cavity, wall = rng.uniform(*parameters.cavity_radius), rng.uniform(*parameters.wall)
     right, turn = rng.uniform(*parameters.right_radius), rng.uniform(-0.4, 0.4)
     ellipticity, axis = rng.uniform(*parameters.ellipticity), rng.uniform(0, np.pi)
-    s = rng.uniform(*parameters.ambiguity)
+    ambiguity = rng.uniform(*parameters.ambiguity)
 
     depth = np.linspace(0, 1, parameters.slices)[:, None, None]
     narrowing = np.sqrt(1 - 0.8 * depth**2)
@@ -103,7 +104,7 @@ def _posterior(size: int, parameters: Parameters, rng: np.random.Generator) -> N
     reach = (cavity + wall) * narrowing
     d_rv = np.hypot(x + reach * np.cos(turn), y + reach * np.sin(turn)) - right * (1 - 0.9 * depth)
 
-    q_in, q_out, q_rv = (ndtr(-d / s) for d in (d_in, d_out, d_rv))
+    q_in, q_out, q_rv = (ndtr(-d / ambiguity) for d in (d_in, d_out, d_rv))
     return np.stack([(1 - q_out) * (1 - q_rv), (1 - q_out) * q_rv, q_out - q_in, q_in])
 
 

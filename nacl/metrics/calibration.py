@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nacl._checks import check_choice, check_integer, check_logits_and_target, check_probs, expectation
+from nacl._checks import check_choice, check_integer, checked_forecast, expectation
 from nacl.priors import mixed_windows, one_hot
 
 REGIONS = ("all", "predicted_foreground", "predicted_border", "true_foreground")
@@ -124,15 +124,14 @@ class CalibrationError:
         self._largest_label = 0
 
     def update(self, probs: Tensor, target: Tensor) -> None:
-        """Add a batch: `probs` (N, C, H, W) in [0, 1], `target` (N, H, W).
+        """Add a batch: `probs` (N, C, H, W) in [0, 1], `target` (N, H, W). It is scored on the CPU, in float64.
 
         Raises:
             ValueError: shapes that do not fit, labels or probabilities out of range, NaN, and, for `classwise`, a
                 changed number of classes.
             TypeError: dtypes that do not fit.
         """
-        target = check_logits_and_target(probs, target, self.ignore_index, name="probs")
-        check_probs(probs)
+        probs, target = checked_forecast(probs, target, self.ignore_index)
         where = region_mask(probs, target, self.region, ignore_index=self.ignore_index)
         if self.classwise:
             correct = one_hot(target, probs.shape[1], ignore_index=self.ignore_index, dtype=torch.bool).movedim(1, 0)[

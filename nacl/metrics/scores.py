@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nacl._checks import check_logits_and_target, check_probs, expectation
+from nacl._checks import check_probs, checked_forecast, expectation
 
 FLOOR = 1e-12  # a probability that underflowed costs 27.6 nats, not infinitely many
 
@@ -25,8 +25,7 @@ def negative_log_likelihood(probs: Tensor, target: Tensor, *, ignore_index: int 
         >>> round(negative_log_likelihood(probs, torch.zeros(1, 4, 4, dtype=torch.long)), 4)
         0.6931
     """
-    target = check_logits_and_target(probs, target, ignore_index, name="probs")
-    check_probs(probs)
+    probs, target = checked_forecast(probs, target, ignore_index)
     valid = target != ignore_index
     of_label = probs.gather(1, torch.where(valid, target, 0).unsqueeze(1))[:, 0]
     return -of_label[valid].double().clamp_min(FLOOR).log().mean().item()
@@ -54,6 +53,6 @@ def posterior_divergence(probs: Tensor, posterior: Tensor) -> float:
             expectation("probs", f"of the shape of `posterior`, {tuple(posterior.shape)}", tuple(probs.shape))
         )
     check_probs(probs)
-    probs, posterior = probs.double().clamp_min(FLOOR), posterior.double()
+    probs, posterior = probs.cpu().double().clamp_min(FLOOR), posterior.cpu().double()
     divergence = torch.xlogy(posterior, posterior) - posterior * probs.log()
     return divergence.sum(dim=1).mean().item()
