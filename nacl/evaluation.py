@@ -1,6 +1,6 @@
 """The metrics of a trained network, case by case."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -53,18 +53,28 @@ def evaluate(
         if case.posterior is not None:
             row["kl_posterior"] = posterior_divergence(probs, torch.from_numpy(case.posterior).movedim(0, 1))
         rows.append(row)
-    bins = [
-        {
-            "region": region,
-            "bin": index,
-            "count": int(metric.bins.count[index]),
-            "confidence_sum": float(metric.bins.confidence_sum[index]),
-            "correct_sum": float(metric.bins.correct_sum[index]),
-        }
-        for region, metric in pooled.items()
-        for index in range(metric.n_bins)
+    return pd.DataFrame(rows), bins_table(pooled)
+
+
+def bins_table(metrics: Mapping[str, CalibrationError]) -> pd.DataFrame:
+    """One row a region and bin: `region`, `bin`, `count`, `confidence_sum`, `correct_sum`.
+
+    Args:
+        metrics: top-label metrics by region, each updated.
+    """
+    tables = [
+        pd.DataFrame(
+            {
+                "region": region,
+                "bin": range(metric.n_bins),
+                "count": metric.bins.count.numpy(),
+                "confidence_sum": metric.bins.confidence_sum.numpy(),
+                "correct_sum": metric.bins.correct_sum.numpy(),
+            }
+        )
+        for region, metric in metrics.items()
     ]
-    return pd.DataFrame(rows), pd.DataFrame(bins)
+    return pd.concat(tables, ignore_index=True)
 
 
 def _calibration_error(probs: torch.Tensor, target: torch.Tensor, **options: object) -> float:

@@ -105,7 +105,8 @@ def papermill(notebook: Path, output: Path, parameters: dict[str, object], envir
     """Execute a notebook in a process of its own; the last words of its error, or "" if it came to its end."""
     command = [sys.executable, "-m", "papermill", str(notebook), str(output), "--no-progress-bar"]
     command += ["--parameters_yaml", yaml.safe_dump(parameters)]
-    quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # a debugger's notice
+    # no debugger's notice, and pictures in the notebook whatever backend the shell names
+    quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     environment = {**os.environ, **quiet, **environment}
     done = subprocess.run(command, env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else _last_words(done.stderr, done.returncode)

@@ -33,6 +33,7 @@ from IPython.display import Markdown
 from nacl import CalibrationError, plots
 from nacl.data import load_dataset
 from nacl.data.phantom import CLASS_NAMES, draw_labels
+from nacl.evaluation import bins_table
 
 # %% [markdown]
 # The *confidence* of a forecast is its largest probability. To test it, sort the pixels by confidence into 15 bins
@@ -58,11 +59,11 @@ from nacl.data.phantom import CLASS_NAMES, draw_labels
 #
 # ```{math}
 # :label: phantom-posterior
-# q_\bullet = \Phi(-d_\bullet / a), \qquad
-# p_\text{LV} = q_\text{in}, \quad
-# p_\text{muscle} = q_\text{out} - q_\text{in}, \quad
-# p_\text{RV} = (1 - q_\text{out})\, q_\text{rv}, \quad
-# p_\text{background} = (1 - q_\text{out})(1 - q_\text{rv}).
+# \begin{aligned}
+# q_\bullet &= \Phi(-d_\bullet / a) \quad \text{for in, out, rv}, \\
+# p_\text{LV} &= q_\text{in}, & p_\text{muscle} &= q_\text{out} - q_\text{in}, \\
+# p_\text{RV} &= (1 - q_\text{out})\, q_\text{rv}, & p_\text{background} &= (1 - q_\text{out})(1 - q_\text{rv}) .
+# \end{aligned}
 # ```
 #
 # An annotator misplaces the borders *smoothly*: with two independent Gaussian fields $u, v$ of mean 0 and variance 1 at
@@ -143,17 +144,11 @@ errors = pd.Series(
 errors[list(regions)].rename_axis("annotators").style.format("{:.4f}")
 
 # %%
-sums = ("count", "confidence_sum", "correct_sum")
-bins = {n: pd.concat(
-    pd.DataFrame({"region": r, **{name: getattr(metrics[n, r].bins, name) for name in sums}}) for r in regions
-) for n in (1, 10)}  # fmt: skip
-titles = {
-    "predicted_border": "predicted border",
-    "true_foreground": "true foreground",
-}
-plots.reliability_diagram(
-    {"1 annotator": bins[1], "10 annotators": bins[10]}, titles
-)
+bins = {n: bins_table({r: metrics[n, r] for r in regions}) for n in (1, 10)}
+named = {"1 annotator": bins[1], "10 annotators": bins[10]}
+titles = {"predicted_border": "predicted border"}
+titles["true_foreground"] = "true foreground"
+plots.reliability_diagram(named, titles)
 
 # %% tags=["hide-input"]
 Markdown(

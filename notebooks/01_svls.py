@@ -217,9 +217,17 @@ difference
 #
 # ```{prf:proof}
 # Cross-entropy is linear in its first argument, and $s^\star$ is a set of class shares. So the sum is
-# $\operatorname{CE}(y, s) + \lambda \operatorname{CE}(\tau, s) - \lambda H(\tau)
-# = (1 + \lambda) \operatorname{CE}(s^\star, s) - \lambda H(\tau) = (1 + \lambda) \operatorname{KL}(s^\star \| s)$
-# plus a constant, which by Gibbs is smallest at $s = s^\star$ and nowhere else. (Where $s^\star_k = 0$, no finite logit
+#
+# $$
+# \begin{aligned}
+# \operatorname{CE}(y, s) + \lambda \operatorname{KL}(\tau \,\|\, s)
+#   &= \operatorname{CE}(y, s) + \lambda \operatorname{CE}(\tau, s) - \lambda H(\tau) \\
+#   &= (1 + \lambda) \operatorname{CE}(s^\star, s) - \lambda H(\tau) \\
+#   &= (1 + \lambda) \operatorname{KL}(s^\star \,\|\, s) + \text{a constant} ,
+# \end{aligned}
+# $$
+#
+# which by Gibbs is smallest at $s = s^\star$ and nowhere else. (Where $s^\star_k = 0$, no finite logit
 # reaches it; the value is a limit.) Now let another $s$ keep the limit, $\operatorname{KL}(\tau \| s) \le \varepsilon(\lambda)$.
 # Since $s^\star$ is best for the sum,
 #
@@ -376,8 +384,8 @@ loss = nacl_loss(at_ceiling, inside, penalty_weight=0.1, reduction="sum")
 )
 
 # %% [markdown]
-# **Where it fails.** The price is locked where $\tau$ is made from the label map as it is. A weight on the loss's terms, or
-# a $\tau$ from elsewhere, would unlock it, but would no longer be SVLS.
+# **Where it fails.** The theorems say what a loss asks for at its minimum, one pixel at a time. A network shares its
+# weights between all pixels and stops before the minimum; how far it follows is a question for experiments.
 #
 # ## Exercises
 #

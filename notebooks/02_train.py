@@ -43,6 +43,7 @@ device = "auto"  # or "cpu", "cuda", "mps"
 # %% tags=["hide-input"]
 from dataclasses import fields
 
+import pandas as pd
 from IPython.display import Markdown
 from nacl import plots
 from nacl.evaluation import SUMMARY
@@ -146,7 +147,7 @@ places = {
 surest = {
     name: confidence[place].mean().item() for name, place in places.items()
 }
-surest
+pd.Series(surest, name="mean confidence").round(3).to_frame()
 
 # %% tags=["hide-input"]
 mean = result.cases.mean(numeric_only=True)

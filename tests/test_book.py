@@ -1,5 +1,6 @@
 """The built pages as files: links, pictures, and what they would ask of other hosts."""
 
+import functools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -59,7 +60,12 @@ def test_local_links_lead_somewhere(pages):
             target = (HTML / f"{name}.html").parent / unquote(parts.path) if parts.path else HTML / f"{name}.html"
             assert target.resolve().exists(), (name, url)
             if parts.fragment and target.suffix == ".html":
-                assert unquote(parts.fragment) in _Page(target.read_text()).ids, (name, url)
+                assert unquote(parts.fragment) in _ids(target.resolve()), (name, url)
+
+
+@functools.cache
+def _ids(file: Path) -> set[str]:
+    return _Page(file.read_text()).ids
 
 
 def test_no_reference_was_left_open(pages):

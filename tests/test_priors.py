@@ -248,3 +248,13 @@ def test_bad_input_is_named(change, error, message):
 def test_window_of_mixed_windows_is_odd():
     with pytest.raises(ValueError, match="`kernel_size` to be odd, got 2"):
         mixed_windows(torch.zeros(1, 3, 3).long(), kernel_size=2)
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_autocast_does_not_round_tau(prior):
+    target = torch.as_tensor(random_map(2, 9, 9))
+    exact = neighbour_prior(target, C, prior=prior, kernel_size=5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        tau = neighbour_prior(target, C, prior=prior, kernel_size=5)
+    assert tau.dtype == torch.float32
+    assert torch.equal(tau, exact)

@@ -74,6 +74,14 @@ def test_the_losses_import_without_the_extras():
     assert done.stdout.strip() == "[]"
 
 
+def test_the_command_line_names_the_extra_that_is_missing():
+    code = "import sys; sys.modules['pandas'] = None; from nacl.__main__ import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2
+    assert "needs pandas" in done.stderr
+    assert "nacl-calibration[notebooks]" in done.stderr
+
+
 def test_pynacl_in_the_environment_is_named(tmp_path):
     metadata = tmp_path / "PyNaCl-1.5.0.dist-info" / "METADATA"
     metadata.parent.mkdir()
