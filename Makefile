@@ -20,7 +20,7 @@ $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
 		echo "python3 -m venv failed: install your system's package python3-venv, then call make again"; exit 1; }
 	@uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(UV) pip sync --python $(BIN)/python requirements.lock
+	@$(UV) pip install --python $(BIN)/python --requirement requirements.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 

@@ -174,7 +174,8 @@ def _sweep(options: argparse.Namespace) -> int:
     runs = plan(options.grid, profile=options.profile, data=options.data, seeds=seeds, **fixed)
     if options.dry_run:
         for run in runs:
-            print(f"{'done' if finished(run, options.runs) else 'to do':6} {run}")
+            values = " ".join(f"{name}={value}" for name, value in run.values().items())
+            print(f"{'done' if finished(run, options.runs) else 'to do':6} {values}")
         return 0
     outcomes = sweep(runs, folder=options.runs, jobs=options.jobs, scheduler=options.scheduler)
     failed = [outcome for outcome in outcomes if outcome.error]
@@ -231,7 +232,7 @@ def _print_runs(table: pd.DataFrame) -> None:
     table = _mean_over_cases(table) if "case" in table else table
     names = ["dataset", *(f.name for f in fields(Run) if f.name in table)]
     varying = [name for name in names if table[name].nunique() > 1 or name in ("loss", "seed")]
-    same = {name: table[name].iloc[0] for name in names if name not in varying}
+    same = {name: table[name].dropna().iloc[0] for name in names if name not in varying and table[name].notna().any()}
     print("the same in all:", ", ".join(f"{name}={value}" for name, value in same.items()))
     print(table[[*varying, *SUMMARY]].to_string(index=False, float_format="%.4f"))
 
