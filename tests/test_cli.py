@@ -106,8 +106,8 @@ def test_a_dry_run_lists_what_is_done_and_does_nothing(trained, tiny_acdc, capsy
     fixed = ["size=32", "filters=2", "epochs=1", "batch_size=4", "device=cpu"]
     assert main(["sweep", "main", "--dry-run", "--data", str(tiny_acdc), "--runs", str(trained), "--set", *fixed]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition("Run(loss=")[0].strip() for line in lines] == ["done", "to do", "done"]
-    assert [line.split("loss='")[1].split("'")[0] for line in lines] == ["ce", "svls", "nacl"]
+    assert [line.partition("loss=")[0].strip() for line in lines] == ["done", "to do", "done"]
+    assert [line.split("loss=")[1].split()[0] for line in lines] == ["ce", "svls", "nacl"]
     assert sorted(trained.rglob("*")) == before
 
 
