@@ -68,6 +68,11 @@ def _ids(file: Path) -> set[str]:
     return _Page(file.read_text()).ids
 
 
+def test_no_page_shows_where_this_checkout_lies(pages):
+    for name in pages:
+        assert str(ROOT) not in (HTML / f"{name}.html").read_text(), name
+
+
 def test_no_reference_was_left_open(pages):
     for name in pages:
         text = re.sub(r"<(script|style|pre|code).*?</\1>", "", (HTML / f"{name}.html").read_text(), flags=re.DOTALL)

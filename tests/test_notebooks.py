@@ -103,11 +103,6 @@ def test_pages_are_the_notebooks_of_this_commit(source):
     assert ran == [text for _, text, _ in _cells(jupytext.read(source))]
 
 
-def test_no_page_shows_where_this_checkout_lies():
-    for source in SOURCES:
-        assert str(ROOT) not in (BOOK / f"{source.stem}.ipynb").read_text()
-
-
 def test_every_page_ran_to_its_end():
     for source in SOURCES:
         page = nbformat.read(BOOK / f"{source.stem}.ipynb", as_version=4)
