@@ -32,7 +32,7 @@ from nacl.training import DEVICES, fit, predict, save_tensors
 log = logging.getLogger(__name__)
 
 
-def _choice(default: object, help: str, **metadata: object):
+def _parameter(default: object, help: str, **metadata: object):
     return field(default=default, metadata={"help": help, **metadata})
 
 
@@ -45,23 +45,23 @@ class Run:
         TypeError: a value of another type.
     """
 
-    loss: str = _choice("nacl", "training loss", choices=LOSSES)
-    penalty_weight: float = _choice(0.1, "lambda of NACL; lambda_paper = penalty_weight / number of classes")
-    penalty: str = _choice("l1", "distance of the logits from tau", choices=PENALTIES)
-    prior: str = _choice("mean", "what tau is", choices=PRIORS)
-    kernel_size: int = _choice(3, "width of the window in pixels, odd (SVLS, NACL)")
-    sigma: float = _choice(1.0, "standard deviation of Gaussian windows in pixels (SVLS, NACL)")
-    border: str = _choice("inside", "what counts beyond the image", choices=BORDERS)
-    softmax: bool = _choice(False, "constrain the softmax instead of the logits (NACL)")
-    model: str = _choice("unet", "network", choices=MODELS)
-    filters: int = _choice(16, "channels of the network at full resolution")
-    data: str = _choice("phantom", "'phantom', or the folder of a benchmark")
-    size: int = _choice(64, "height and width of a slice in pixels, a multiple of 32")
-    epochs: int = _choice(16, "passes over the training slices")
-    batch_size: int = _choice(4, "slices in a step")
-    learning_rate: float = _choice(1e-3, "of Adam; times 0.1 after half of the epochs")
-    seed: int = _choice(0, "of weights and order of slices")
-    device: str = _choice("auto", "where to train; not part of the run's identity", choices=DEVICES)
+    loss: str = _parameter("nacl", "training loss", choices=LOSSES)
+    penalty_weight: float = _parameter(0.1, "lambda of NACL; lambda_paper = penalty_weight / number of classes")
+    penalty: str = _parameter("l1", "distance of the logits from tau", choices=PENALTIES)
+    prior: str = _parameter("mean", "what tau is", choices=PRIORS)
+    kernel_size: int = _parameter(3, "width of the window in pixels, odd (SVLS, NACL)")
+    sigma: float = _parameter(1.0, "standard deviation of Gaussian windows in pixels (SVLS, NACL)")
+    border: str = _parameter("inside", "what counts beyond the image", choices=BORDERS)
+    softmax: bool = _parameter(False, "constrain the softmax instead of the logits (NACL)")
+    model: str = _parameter("unet", "network", choices=MODELS)
+    filters: int = _parameter(16, "channels of the network at full resolution")
+    data: str = _parameter("phantom", "'phantom', or the folder of a benchmark")
+    size: int = _parameter(64, "height and width of a slice in pixels, a multiple of 32")
+    epochs: int = _parameter(16, "passes over the training slices")
+    batch_size: int = _parameter(4, "slices in a step")
+    learning_rate: float = _parameter(1e-3, "of Adam; times 0.1 after half of the epochs")
+    seed: int = _parameter(0, "of weights and order of slices")
+    device: str = _parameter("auto", "where to train; not part of the run's identity", choices=DEVICES)
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-CLASS_COLOURS = ("#000000", "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
+CLASS_COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 LOSS_COLOURS = {"ce": "#555555", "svls": "#E69F00", "nacl": "#0072B2"}
 LOSS_NAMES = {"ce": "CE", "svls": "SVLS", "nacl": "NACL"}
 
@@ -26,7 +26,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     left.set(xlabel="epoch", ylabel="training loss")
     right.plot(history["epoch"], history["valid_dice"], color="#0072B2")
     best = history.loc[history["valid_dice"][::-1].idxmax()]
-    right.plot(best["epoch"], best["valid_dice"], "o", color=CLASS_COLOURS[3])
+    right.plot(best["epoch"], best["valid_dice"], "o", color=CLASS_COLOURS[4])
     right.annotate(
         f"best: {best['valid_dice']:.3f}",
         (best["epoch"], best["valid_dice"]),

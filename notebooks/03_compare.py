@@ -161,21 +161,11 @@ Markdown(
 # ## Where these numbers come from
 
 # %%
-provenance = pd.DataFrame(
-    [{"loss": r.run.loss, "seed": r.run.seed, **r.info} for r in results]
-)
-provenance[
-    [
-        "loss",
-        "seed",
-        "identity",
-        "commit",
-        "device_name",
-        "torch",
-        "seconds",
-        "finished",
-    ]
-].style.hide(axis="index")
+columns = ["loss", "seed", "identity", "commit", "device_name", "torch"]
+made = [{**r.info, "loss": r.run.loss, "seed": r.run.seed} for r in results]
+provenance = pd.DataFrame(made)[[*columns, "seconds", "finished"]]
+provenance["commit"] = provenance["commit"].str[:12]
+provenance.style.format({"seconds": "{:.0f}"}).hide(axis="index")
 
 # %% tags=["hide-input"]
 Markdown(
