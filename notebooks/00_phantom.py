@@ -61,8 +61,10 @@ from nacl.evaluation import bins_table
 # :label: phantom-posterior
 # \begin{aligned}
 # q_\bullet &= \Phi(-d_\bullet / a) \quad \text{for in, out, rv}, \\
-# p_\text{LV} &= q_\text{in}, & p_\text{muscle} &= q_\text{out} - q_\text{in}, \\
-# p_\text{RV} &= (1 - q_\text{out})\, q_\text{rv}, & p_\text{background} &= (1 - q_\text{out})(1 - q_\text{rv}) .
+# p_\text{LV} &= q_\text{in}, \\
+# p_\text{muscle} &= q_\text{out} - q_\text{in}, \\
+# p_\text{RV} &= (1 - q_\text{out})\, q_\text{rv}, \\
+# p_\text{background} &= (1 - q_\text{out})(1 - q_\text{rv}) .
 # \end{aligned}
 # ```
 #
