@@ -11,6 +11,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from nacl._checks import check_choice, check_integer, expectation
+from nacl._files import whole_file
 from nacl.data import SPLITS, Case, Dataset, acdc, load_dataset, resolve_data
 from nacl.evaluation import SUMMARY
 from nacl.experiments import (
@@ -212,8 +213,8 @@ def _table(options: argparse.Namespace) -> int:
     if not options.cases:
         table = _mean_over_cases(table)
     if options.csv:
-        options.csv.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(options.csv, index=False, float_format="%.6g")
+        with whole_file(options.csv) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g")
         print(f"{len(table)} rows in {options.csv}")
     elif options.cases:
         print(table.to_string(index=False, float_format="%.4f"))
@@ -263,12 +264,14 @@ def _data_check(options: argparse.Namespace) -> int:
     if options.picture and cases:
         from nacl.plots import contact_sheet  # matplotlib is slow to import
 
-        options.picture.parent.mkdir(parents=True, exist_ok=True)
         middles = {
             f"{case.name} ({case.split})": (case.image[len(case.image) // 2], case.label[len(case.image) // 2])
             for case in cases[:: max(1, len(cases) // 6)][:6]
         }
-        contact_sheet(middles, len(acdc.CLASS_NAMES)).savefig(options.picture, dpi=120)
+        with whole_file(options.picture) as temporary:
+            contact_sheet(middles, len(acdc.CLASS_NAMES)).savefig(
+                temporary, dpi=120, format=options.picture.suffix[1:] or "png"
+            )
         print(f"picture in {options.picture}")
     return 1 if problems else 0
 

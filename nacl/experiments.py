@@ -345,7 +345,8 @@ def results_table(results: Sequence[Result]) -> pd.DataFrame:
     """
     tables = []
     for result in results:
-        values = {f.name: result.run.values().get(f.name) for f in fields(Run) if f.name not in ("data", "device")}
+        used = result.run.values()
+        values = {f.name: used.get(f.name) for f in fields(Run) if f.name not in ("data", "device")}
         tables.append(result.cases.assign(**values, **{name: result.info[name] for name in PROVENANCE}))
     return pd.concat(tables, ignore_index=True)
 

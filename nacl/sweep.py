@@ -75,9 +75,8 @@ def sweep(
     outcomes = {place: Outcome(run, place) for place, run in by_folder.items()}
     with _executor(scheduler, jobs) as submit:
         futures = {submit(execute_notebook, run, place, notebook): place for place, run in todo.items()}
-        for future in _in_order_of_end(futures, todo, len(by_folder)):
-            place = futures[future]
-            outcomes[place] = Outcome(todo[place], place, _error(future))
+        for place, error in _in_order_of_end(futures, todo, len(by_folder)):
+            outcomes[place] = Outcome(todo[place], place, error)
     return [outcomes[place] for place in places]
 
 
@@ -157,8 +156,8 @@ def _error(future: Future) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-def _in_order_of_end(futures: dict[Future, Path], todo: dict[Path, Run], planned: int) -> Iterator[Future]:
-    """Each future when it has ended, under a progress bar of epochs that the runs' histories feed."""
+def _in_order_of_end(futures: dict[Future, Path], todo: dict[Path, Run], planned: int) -> Iterator[tuple[Path, str]]:
+    """Each run's folder and error when it has ended, under a bar of epochs that the runs' histories feed."""
     waiting = set(futures)
     total = sum(run.epochs for run in todo.values())
     with tqdm(total=total, unit="epoch", desc=f"{len(todo)} of {planned} runs to do", disable=not todo) as bar:
@@ -168,7 +167,7 @@ def _in_order_of_end(futures: dict[Future, Path], todo: dict[Path, Run], planned
                 place = futures[future]
                 error = _error(future)
                 bar.write(f"{'FAILED  ' if error else 'finished'} {place.name} {error}".rstrip())
-                yield future
+                yield place, error
             waiting -= ended
             epochs = sum(todo[p].epochs if f not in waiting else _epochs_done(p) for f, p in futures.items())
             if epochs != bar.n:
