@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,61 +55,95 @@ def check_integer(argument: str, value: object, *, low: int) -> None:
         raise ValueError(expectation(argument, f"of at least {low}", value))
 
 
-def check_kernel_size(kernel_size: object) -> None:
-    """Raise unless `kernel_size` is a positive odd integer."""
-    check_integer("kernel_size", kernel_size, low=1)
-    if kernel_size % 2 == 0:
-        remedy = f"Use {kernel_size - 1} or {kernel_size + 1}: a window needs a centre"
-        raise ValueError(expectation("kernel_size", "to be odd", kernel_size, remedy=remedy))
+def check_kernel_size(kernel_size: object, axes: int | None = None) -> tuple[int, ...]:
+    """The window's size along each axis, once found to be odd: one number for all, or one an axis.
+
+    Without `axes`, a single number gives a tuple of one.
+    """
+    sizes = tuple(kernel_size) if isinstance(kernel_size, tuple | list) else (kernel_size,) * (axes or 1)
+    if axes is not None and len(sizes) != axes:
+        raise ValueError(expectation("kernel_size", f"of one number, or {axes}, one an axis", kernel_size))
+    for size in sizes:
+        check_integer("kernel_size", size, low=1)
+        if size % 2 == 0:
+            remedy = f"Use {size - 1} or {size + 1}: a window needs a centre"
+            raise ValueError(expectation("kernel_size", "to be odd", kernel_size, remedy=remedy))
+    return sizes
 
 
-def check_labels(target: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """`target` in int64, once found to be an integer map (N, H, W); on the CPU, also to hold labels only.
+class Labels(NamedTuple):
+    """A label map in int64, and which of its pixels are ignored: None where it is known that none is."""
+
+    target: Tensor
+    ignored: Tensor | None
+
+    @property
+    def known(self) -> Tensor:
+        """The labels with class 0 at ignored pixels, fit for an index."""
+        return self.target if self.ignored is None else torch.where(self.ignored, 0, self.target)
+
+
+def check_labels(target: Tensor, num_classes: int, ignore_index: int) -> Labels:
+    """`target` in int64, once found to be an integer map (N, H, W) or (N, D, H, W); on the CPU also its values.
 
     (In uint8, 156 would equal an `ignore_index` of -100.)
 
     Values on another device are not scanned, because that would stop the device's queue: check labels where they
-    are read. (CUDA's cross-entropy kernel refuses labels out of range, too.)
+    are read. (The losses give NaN for a label out of range there, or CUDA's kernels refuse it.)
     """
     check_integer("ignore_index", ignore_index, low=-(2**63))
     if not isinstance(target, Tensor):
         raise TypeError(expectation("target", "to be a torch.Tensor", type(target).__name__))
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise TypeError(expectation("target", "of an integer dtype", target.dtype, remedy="Call target.long()"))
-    if target.ndim != 3:
-        raise ValueError(expectation("target", "of shape (N, H, W)", tuple(target.shape)))
+    if target.ndim not in (3, 4):
+        raise ValueError(expectation("target", "of shape (N, H, W) or (N, D, H, W)", tuple(target.shape)))
     target = target.long()
-    if target.device.type == "cpu" and target.numel() and not _is_traced(target):
-        outside = (target < 0) | (target >= num_classes)
-        outside &= target != ignore_index
-        if outside.any():
-            rule = f"values in [0, {num_classes}) or ignore_index={ignore_index}"
-            remedy = "Remap the labels or raise num_classes"
-            got = target[outside][0].item()
-            raise ValueError(expectation("target", rule, got, f"num_classes={num_classes}", remedy))
-    return target
+    if not is_scanned(target):
+        return Labels(target, target == ignore_index)
+    low, high = (x.item() for x in target.aminmax()) if target.numel() else (0, 0)
+    if low >= 0 and high < num_classes and not low <= ignore_index <= high:
+        return Labels(target, None)
+    ignored = target == ignore_index
+    outside = ((target < 0) | (target >= num_classes)) & ~ignored
+    if outside.any():
+        rule = f"values in [0, {num_classes}) or ignore_index={ignore_index}"
+        remedy = "Remap the labels or raise num_classes"
+        got = target[outside][0].item()
+        raise ValueError(expectation("target", rule, got, f"num_classes={num_classes}", remedy))
+    return Labels(target, ignored if ignored.any() else None)
 
 
-def check_logits_and_target(logits: Tensor, target: Tensor, ignore_index: int, name: str = "logits") -> Tensor:
-    """`target` in int64, once `logits` is found to be floating (N, C, H, W) and `target` a label map that fits it."""
+def check_logits(logits: Tensor, name: str = "logits") -> None:
+    """Raise unless `logits` is floating (N, C, H, W) or (N, C, D, H, W), of two classes at least."""
     if not isinstance(logits, Tensor):
         raise TypeError(expectation(name, "to be a torch.Tensor", type(logits).__name__))
     if not logits.is_floating_point():
         raise TypeError(expectation(name, "of a floating dtype", logits.dtype, remedy=f"Call {name}.float()"))
-    if logits.ndim != 4 or logits.shape[1] < 2:
-        raise ValueError(expectation(name, "of shape (N, C, H, W) with C of at least 2", tuple(logits.shape)))
+    if logits.ndim not in (4, 5) or logits.shape[1] < 2:
+        rule = "of shape (N, C, H, W) or (N, C, D, H, W) with C of at least 2"
+        raise ValueError(expectation(name, rule, tuple(logits.shape)))
+
+
+def check_logits_and_target(logits: Tensor, target: Tensor, ignore_index: int, name: str = "logits") -> Labels:
+    """The labels, once `logits` is found to be floating (N, C, ...) and `target` a label map that fits it."""
+    check_logits(logits, name)
     wanted = (logits.shape[0], *logits.shape[2:])
     if isinstance(target, Tensor) and tuple(target.shape) != wanted:
         context = f"{name} {tuple(logits.shape)}"
-        raise ValueError(expectation("target", f"of shape {wanted}", tuple(target.shape), context))
+        remedy = "Call target.squeeze(1)" if tuple(target.shape) == (wanted[0], 1, *wanted[1:]) else ""
+        raise ValueError(expectation("target", f"of shape {wanted}", tuple(target.shape), context, remedy))
+    if isinstance(target, Tensor) and target.device != logits.device:
+        remedy = f"Call target.to({name}.device)"
+        raise ValueError(expectation("target", f"on the device of {name}, {logits.device}", target.device, "", remedy))
     return check_labels(target, logits.shape[1], ignore_index)
 
 
 def prepared_logits(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Logits in float32 or float64, 0 at ignored pixels, and labels in int64, once both were found in order."""
-    target = check_logits_and_target(logits, target, ignore_index)
+    target, ignored = check_logits_and_target(logits, target, ignore_index)
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    return torch.where((target != ignore_index).unsqueeze(1), logits, 0), target
+    return logits if ignored is None else torch.where(ignored.unsqueeze(1), 0, logits), target
 
 
 def check_probs(probs: Tensor) -> None:
@@ -123,7 +158,7 @@ def checked_forecast(probs: Tensor, target: Tensor, ignore_index: int) -> tuple[
     """`probs` and `target` on the CPU, with all their values found in order. (MPS has no float64 to score them in.)"""
     probs = probs.cpu() if isinstance(probs, Tensor) else probs
     target = target.cpu() if isinstance(target, Tensor) else target
-    target = check_logits_and_target(probs, target, ignore_index, name="probs")
+    target = check_logits_and_target(probs, target, ignore_index, name="probs").target
     check_probs(probs)
     return probs, target
 
@@ -136,11 +171,21 @@ def check_flag(argument: str, value: object) -> None:
 
 def check_not_nan(values: Tensor, argument: str) -> None:
     """Raise if `values`, computed from `argument`, hold NaN. On the CPU only: elsewhere it would stop the queue."""
-    if values.device.type == "cpu" and not _is_traced(values) and torch.isnan(values.detach()).any():
+    if is_scanned(values) and torch.isnan(values.detach()).any():
         remedy = "Lower the learning rate, or look for NaN in the images"
         raise ValueError(expectation(argument, "without NaN or infinite values", "a loss of NaN", remedy=remedy))
 
 
-def _is_traced(tensor: Tensor) -> bool:
+def is_scanned(values: Tensor) -> bool:
+    """Whether the values may steer Python: on the CPU, and not under torch.compile or torch.func."""
+    return values.device.type == "cpu" and not is_traced(values)
+
+
+def is_traced(tensor: Tensor) -> bool:
     """Under torch.compile or torch.func a value cannot steer Python."""
-    return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return torch.compiler.is_compiling() or is_functional(tensor)
+
+
+def is_functional(tensor: Tensor) -> bool:
+    """Inside a transform of torch.func: vmap, grad, jvp and their kin."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)

@@ -8,6 +8,7 @@ import torch
 
 from nacl._checks import (
     check_choice,
+    check_flag,
     check_integer,
     check_kernel_size,
     check_labels,
@@ -83,8 +84,54 @@ def test_even_kernel_suggests_its_odd_neighbours(value):
         check_kernel_size(value)
 
 
-def test_labels_come_back_in_int64():
-    assert check_labels(torch.zeros(1, 2, 2, dtype=torch.uint8), 2, -100).dtype == torch.int64
+@pytest.mark.parametrize("sizes", [(3, 5), [1, 3, 3], (np.int64(3),)])
+def test_kernel_sizes_come_back_one_an_axis(sizes):
+    assert check_kernel_size(sizes, len(sizes)) == tuple(sizes)
+    assert check_kernel_size(3, 3) == (3, 3, 3)
+    assert check_kernel_size(3) == (3,)
+
+
+@pytest.mark.parametrize("sizes", [(3,), (3, 3, 3), ()])
+def test_kernel_sizes_of_other_axes_are_refused(sizes):
+    message = f"Expected `kernel_size` of one number, or 2, one an axis, got {sizes}."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_kernel_size(sizes, 2)
+
+
+@pytest.mark.parametrize("value", [1, "yes", None, torch.tensor(True)])
+def test_not_a_flag(value):
+    with pytest.raises(TypeError, match="Expected `softmax` to be True or False, got "):
+        check_flag("softmax", value)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.int64])
+def test_labels_come_back_in_int64(dtype):
+    labels = check_labels(torch.tensor([[[0, 1]]], dtype=dtype), 2, -100)
+    assert labels.target.dtype == torch.int64
+    assert labels.ignored is None
+    assert labels.known is labels.target
+
+
+@pytest.mark.parametrize("ignore_index", [-100, 255, 1])
+def test_ignored_pixels_are_told_and_known_labels_fit_an_index(ignore_index):
+    labels = check_labels(torch.tensor([[[0, ignore_index, 2]]]), 3, ignore_index)
+    assert labels.ignored.tolist() == [[[False, True, False]]]
+    assert labels.known.tolist() == [[[0, 0, 2]]]
+
+
+def test_labels_of_an_empty_batch_are_in_order():
+    assert check_labels(torch.zeros(0, 2, 2).long(), 2, -100).ignored is None
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (1, 2, 2, 2, 2), ()])
+def test_labels_of_other_axes_are_refused(shape):
+    with pytest.raises(ValueError, match=re.escape(f"`target` of shape (N, H, W) or (N, D, H, W), got {shape}")):
+        check_labels(torch.zeros(shape).long(), 2, -100)
+
+
+def test_labels_of_another_device_are_not_scanned():
+    labels = check_labels(torch.full((1, 2, 2), 7, device="meta"), 2, -100)
+    assert labels.ignored.shape == (1, 2, 2)
 
 
 def test_label_out_of_range_names_itself_and_the_range():

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 def test_a_loss_waits_for_nothing_and_equals_the_cpu(name):
     torch.manual_seed(0)
     logits, target = torch.randn(2, 4, 32, 32), torch.randint(0, 4, (2, 32, 32))
-    loss = build_loss(name)
+    loss = build_loss(name, num_classes=4)
     on_gpu, label = logits.cuda().requires_grad_(), target.cuda()
     loss(on_gpu, label).backward()  # kernels are loaded, which waits
     torch.cuda.set_sync_debug_mode("error")

@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"_checks", "_files"},
+    {"_windows", "_penalties"},
     {"priors"},
     {"losses", "theory"},
     {"metrics", "data", "models"},
