@@ -1,4 +1,4 @@
-"""The derivations as code: what SVLS hides."""
+"""SVLS taken apart: its weights, its hidden constraint, its minimum."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nacl._checks import check_kernel_size, check_not_nan, check_number, prepared_logits
-from nacl.priors import one_hot, svls_prior
+from nacl.priors import mixed_windows, one_hot, svls_prior
 
 
 class SVLSWeights(NamedTuple):
@@ -221,6 +221,29 @@ def svls_softening(
     tau = svls_prior(target, num_classes, kernel_size=kernel_size, sigma=sigma, border=border, **options)
     y = one_hot(target, num_classes, **options)
     return (y * (1 - tau)).sum(dim=1) / 2
+
+
+def svls_band_share(target: Tensor, *, kernel_size: int | tuple[int, ...] = 3, ignore_index: int = -100) -> float:
+    """The share of the valid pixels at which SVLS changes the label at all: those whose window is mixed.
+
+    Elsewhere tau = y, the label of SVLS is one-hot, and the loss is cross-entropy.
+
+    Args:
+        target: labels (N, ...), not negative, or `ignore_index`.
+        kernel_size, ignore_index: as in `nacl.priors.mixed_windows`.
+
+    Returns:
+        A share in [0, 1], over all pixels of the batch together; NaN where none is valid.
+
+    Raises:
+        ValueError: as `nacl.priors.mixed_windows`.
+
+    Example:
+        >>> svls_band_share(torch.tensor([[[0, 0, 0, 1, 1]]]))
+        0.4
+    """
+    band = mixed_windows(target, kernel_size=kernel_size, ignore_index=ignore_index)
+    return band[target.long() != ignore_index].double().mean().item()
 
 
 def svls_price(
