@@ -23,7 +23,7 @@ from nacl._files import whole_file, write_text
 from nacl.data import Case, Dataset, dataset_fingerprint, dataset_name, load_dataset
 from nacl.data.load import PROJECT_ROOT
 from nacl.evaluation import evaluate
-from nacl.losses import LOSSES, PENALTIES, build_loss, loss_options
+from nacl.losses import LAGRANGIANS, LOSSES, PENALTIES, SCHEDULES, CombinedLoss, Schedule, build_loss, keywords
 from nacl.models import MODELS, build_model
 from nacl.priors import BORDERS, PRIORS
 from nacl.provenance import provenance, source_hash
@@ -46,13 +46,24 @@ class Run:
     """
 
     loss: str = _parameter("nacl", "training loss", choices=LOSSES)
-    penalty_weight: float = _parameter(0.1, "lambda of NACL; lambda_paper = penalty_weight / number of classes")
-    penalty: str = _parameter("l1", "distance of the logits from tau", choices=PENALTIES)
-    prior: str = _parameter("mean", "what tau is", choices=PRIORS)
-    kernel_size: int = _parameter(3, "width of the window in pixels, odd (SVLS, NACL)")
+    penalty_weight: float = _parameter(
+        0.1, "lambda of NACL, MbLS, ECP; lambda_paper = penalty_weight / number of classes"
+    )
+    schedule: str = _parameter("constant", "of penalty_weight over the epochs", choices=SCHEDULES)
+    schedule_end: float = _parameter(0.0, "last penalty_weight of a linear schedule, largest of a step schedule")
+    penalty: str = _parameter("l1", "what a distance costs (NACL, MbLS)", choices=PENALTIES)
+    delta: float = _parameter(1.0, "where the Huber penalty turns linear (NACL, MbLS)")
+    prior: str = _parameter("mean", "what tau is (NACL)", choices=PRIORS)
+    kernel_size: int = _parameter(3, "width of the window in pixels, odd (SVLS, NACL, CRaC)")
     sigma: float = _parameter(1.0, "standard deviation of Gaussian windows in pixels (SVLS, NACL)")
     border: str = _parameter("inside", "what counts beyond the image", choices=BORDERS)
     softmax: bool = _parameter(False, "constrain the softmax instead of the logits (NACL)")
+    margin: float = _parameter(10.0, "by how much logits may differ (MbLS, CRaC)")
+    lagrangian: str = _parameter("phr", "penalty whose multipliers CRaC learns", choices=LAGRANGIANS)
+    smoothing: float = _parameter(0.1, "alpha of label smoothing")
+    gamma: float = _parameter(3.0, "exponent of the focal loss")
+    dice_weight: float = _parameter(0.0, "weight of a soft Dice loss that is added")
+    l1_ace_weight: float = _parameter(0.0, "weight of the L1-ACE loss that is added")
     model: str = _parameter("unet", "network", choices=MODELS)
     filters: int = _parameter(16, "channels of the network at full resolution")
     data: str = _parameter("phantom", "'phantom', or the folder of a benchmark")
@@ -80,13 +91,22 @@ class Run:
         if self.size % 32:
             near = max(32, round(self.size / 32) * 32)
             raise ValueError(expectation("size", "to be a multiple of 32", self.size, remedy=f"Use {near}"))
+        check_number("dice_weight", self.dice_weight, low=0)
+        check_number("l1_ace_weight", self.l1_ace_weight, low=0)
         for name in LOSSES:  # also the options that this run's loss does not take: a typing error is one everywhere
-            build_loss(name, **self.loss_options(name))
+            build_loss(name, num_classes=2, **self.loss_options(name))
+        check_number("schedule_end", self.schedule_end, low=0)
+        self.penalty_schedule()(0)
 
     def loss_options(self, loss: str | None = None) -> dict[str, object]:
         """The fields that a loss takes, by default this run's; the others do not touch it."""
-        known = loss_options(LOSSES[loss or self.loss].function)
+        known = keywords(LOSSES[loss or self.loss])
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name in known}
+
+    def penalty_schedule(self) -> Schedule:
+        """penalty_weight as a function of the epoch."""
+        check_choice("schedule", self.schedule, SCHEDULES)
+        return Schedule(self.penalty_weight, self.schedule, end=self.schedule_end, epochs=self.epochs)
 
     def values(self) -> dict[str, object]:
         """What this run depends on: its fields, but for `device`, the path of the data (its content counts, see
@@ -94,10 +114,13 @@ class Run:
         """
         values = asdict(self)
         del values["device"], values["data"]
-        for name in {option for loss in LOSSES.values() for option in loss_options(loss.function)}:
-            if name in values and name not in self.loss_options():
-                del values[name]
-        return values
+        used = self.loss_options()
+        unused = {option for loss in LOSSES.values() for option in keywords(loss)} - set(used)
+        if "penalty_weight" not in used:
+            unused |= {"schedule", "schedule_end"}
+        elif self.schedule == "constant":
+            unused.add("schedule_end")
+        return {name: value for name, value in values.items() if name not in unused}
 
     def identity(self) -> str:
         """A hash of the values, the package's source and the data's content (not its path)."""
@@ -126,8 +149,13 @@ GRIDS = {
     "main": [{"loss": ["ce"]}, {"loss": ["svls"]}, {"loss": ["nacl"]}],
     "penalty-weight": [{"loss": ["nacl"], "penalty_weight": [0.01, 0.03, 0.1, 0.3, 1.0]}],
     "kernel-size": [{"loss": ["svls", "nacl"], "kernel_size": [3, 5, 7, 9]}],
-    "prior": [{"loss": ["nacl"], "prior": ["mean", "gaussian"]}],
-    "penalty": [{"loss": ["nacl"], "penalty": ["l1", "l2"], "softmax": [False, True]}],
+    "family": [
+        {"loss": ["ce", "label_smoothing", "focal", "ecp", "svls", "mbls", "nacl", "crac"]},
+        {"loss": ["ce"], "dice_weight": [1.0], "l1_ace_weight": [0.0, 1.0]},
+    ],
+    "margin": [{"loss": ["mbls"], "margin": [3.0, 5.0, 8.0, 10.0, 15.0]}],
+    "prior": [{"loss": ["nacl"], "prior": ["mean", "gaussian", "max", "min", "median", "mode"]}],
+    "penalty": [{"loss": ["nacl"], "penalty": ["l1", "l2", "huber"], "softmax": [False, True]}],
     "model": [{"loss": ["ce", "svls", "nacl"], "model": ["unet", "smp.Unet"]}],
 }
 
@@ -320,9 +348,16 @@ def _train(
         if on_epoch is not None:
             on_epoch(history)
 
+    loss = build_loss(run.loss, num_classes=dataset.num_classes, **run.loss_options())
+    schedule = run.penalty_schedule()
+
+    def weigh(epoch: int) -> None:
+        if "penalty_weight" in run.loss_options():
+            loss.set(penalty_weight=schedule(epoch))
+
     history = fit(
         model,
-        build_loss(run.loss, **run.loss_options()),
+        _with_auxiliaries(loss, run),
         dataset.split("train"),
         dataset.split("valid"),
         dataset.num_classes,
@@ -332,9 +367,18 @@ def _train(
         seed=run.seed,
         device=run.device,
         checkpoint=folder / "checkpoint.safetensors",
+        before_epoch=weigh,
         on_epoch=file_history,
     )
     return pd.DataFrame(history), model
+
+
+def _with_auxiliaries(loss: nn.Module, run: Run) -> nn.Module:
+    """The loss of a run, and what is added to it."""
+    added = {name: weight for name, weight in (("dice", run.dice_weight), ("l1_ace", run.l1_ace_weight)) if weight}
+    if not added:
+        return loss
+    return CombinedLoss(loss, *(build_loss(name) for name in added), weights=(1.0, *added.values()))
 
 
 def results_table(results: Sequence[Result]) -> pd.DataFrame:

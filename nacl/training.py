@@ -55,6 +55,7 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     checkpoint: Path | None = None,
+    before_epoch: Callable[[int], None] | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
 ) -> list[dict]:
     """Train `model` in place by the papers' protocol, and leave it with the weights of its best epoch.
@@ -66,7 +67,8 @@ def fit(
 
     Args:
         model: maps images (N, 1, H, W) to logits (N, num_classes, H, W).
-        loss: maps logits and labels (N, H, W) to a number.
+        loss: maps logits and labels (N, H, W) to a number. One with `observe` and `update` (`CRaCLoss`) learns from
+            the validation cases after each epoch; one with `reads_image` is given the image too.
         train: cases to learn from; all their slices have one size.
         valid: cases to choose the epoch by.
         num_classes: C.
@@ -76,6 +78,7 @@ def fit(
         seed: of the order of slices and of what is random in the network.
         device: one of `DEVICES`.
         checkpoint: file that is read if it exists and written after each epoch.
+        before_epoch: called with the number of the epoch, from 0, before it begins; a schedule's place.
         on_epoch: called with the history after each epoch that was trained here.
 
     Returns:
@@ -91,8 +94,9 @@ def fit(
     check_number("learning_rate", learning_rate, low=0, open_low=True)
     place = resolve_device(device)
     model.to(place, memory_format=torch.channels_last)
+    loss.to(place)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    history, best = _restore(checkpoint, model, optimizer)
+    history, best = _restore(checkpoint, model, loss, optimizer)
     images, labels = (_keep_near(tensor, place) for tensor in stack_slices(train))
 
     tf32 = torch.backends.cudnn.allow_tf32  # the user's choice stays
@@ -103,13 +107,15 @@ def fit(
             torch.manual_seed(_epoch_seed(seed, epoch))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * (LEARNING_RATE_DROP if epoch >= math.ceil(epochs / 2) else 1)
+            if before_epoch is not None:
+                before_epoch(epoch)
             mean_loss = _train_epoch(model, loss, optimizer, images, labels, batch_size, place)
             if not math.isfinite(mean_loss):
                 raise FloatingPointError(
                     f"Expected a finite loss, got {mean_loss} in epoch {epoch + 1}. "
                     "Lower learning_rate or penalty_weight."
                 )
-            valid_dice = _validation_dice(model, valid, num_classes, place)
+            valid_dice = _validation_dice(model, loss, valid, num_classes, place)
             history.append(
                 {
                     "epoch": epoch + 1,
@@ -122,7 +128,7 @@ def fit(
             if valid_dice >= max(row["valid_dice"] for row in history):
                 best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
             if checkpoint is not None:
-                _save(checkpoint, model, optimizer, history, best)
+                _save(checkpoint, model, loss, optimizer, history, best)
             if on_epoch is not None:
                 on_epoch(history)
     model.load_state_dict(best)
@@ -150,6 +156,7 @@ def _train_epoch(
     device: torch.device,
 ) -> float:
     model.train()
+    loss_reads_image = getattr(loss, "reads_image", False)
     total = torch.zeros((), device=device)
     order = torch.randperm(len(images)).to(images.device)
     for batch in order.split(batch_size):
@@ -158,7 +165,7 @@ def _train_epoch(
         optimizer.zero_grad(set_to_none=True)
         with _autocast(device):
             logits = model(image)
-        batch_loss = loss(logits.float(), label)
+        batch_loss = loss(logits, label, image=image) if loss_reads_image else loss(logits, label)
         batch_loss.backward()
         optimizer.step()
         total += batch_loss.detach() * len(batch)
@@ -175,14 +182,24 @@ def _logits(model: nn.Module, case: Case, device: torch.device) -> list[Tensor]:
     return batches
 
 
-def _validation_dice(model: nn.Module, cases: Sequence[Case], num_classes: int, device: torch.device) -> float:
-    """Mean over cases of the mean Dice of the foreground classes that the case or its prediction has."""
+def _validation_dice(
+    model: nn.Module, loss: nn.Module, cases: Sequence[Case], num_classes: int, device: torch.device
+) -> float:
+    """Mean over cases of the mean Dice of the foreground classes that the case or its prediction has.
+
+    A loss that learns from validation sees the same logits.
+    """
     scores = []
+    learns = hasattr(loss, "observe")
     for case in cases:
         logits = torch.cat(_logits(model, case, device))
         if not logits.isfinite().all():
             raise FloatingPointError("Expected finite logits in validation, got NaN or infinity. Lower learning_rate.")
         scores.append(dice_score(logits.argmax(dim=1).cpu().numpy(), case.label, num_classes))
+        if learns:
+            loss.observe(logits, torch.from_numpy(case.label).to(device))
+    if learns and cases:
+        loss.update()
     per_class = np.array(scores)
     per_case = [np.nanmean(row) for row in per_class if not np.isnan(row).all()]
     return float(np.mean(per_case)) if per_case else 0.0
@@ -211,9 +228,15 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 
 def _save(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict], best: dict[str, Tensor]
+    path: Path,
+    model: nn.Module,
+    loss: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    history: list[dict],
+    best: dict[str, Tensor],
 ) -> None:
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"loss/{name}": tensor for name, tensor in loss.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in state.items()}
@@ -230,9 +253,9 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 
 def _restore(
-    path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path | None, model: nn.Module, loss: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[list[dict], dict[str, Tensor]]:
-    """Put a checkpoint's state into model and optimiser; its history and best weights, or none where there is none."""
+    """Put a checkpoint's state into model, loss and optimiser; its history and best weights, none without a file."""
     if path is None or not path.exists():
         return [], {}
     try:
@@ -240,7 +263,7 @@ def _restore(
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118, not a mapping
             history = json.loads(stored.metadata()["history"])
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        if shapes != _checkpoint_shapes(model):
+        if shapes != _checkpoint_shapes(model, loss):
             raise ValueError("its tensors are not those of this network")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         aside = path.with_suffix(".broken")
@@ -248,6 +271,7 @@ def _restore(
         log.warning("Checkpoint %s can't be used (%s); set aside as %s, training starts again.", path, error, aside)
         return [], {}
     model.load_state_dict(_under("model/", tensors))
+    loss.load_state_dict(_under("loss/", tensors))
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in _under("optimizer/", tensors).items():
         index, name = key.split("/")
@@ -257,9 +281,9 @@ def _restore(
     return history, {name: tensor.to(device) for name, tensor in _under("best/", tensors).items()}
 
 
-def _checkpoint_shapes(model: nn.Module) -> dict[str, torch.Size]:
-    """The names and shapes of the tensors in a whole checkpoint of `model`."""
-    shapes = {}
+def _checkpoint_shapes(model: nn.Module, loss: nn.Module) -> dict[str, torch.Size]:
+    """The names and shapes of the tensors in a whole checkpoint of `model` and `loss`."""
+    shapes = {f"loss/{name}": tensor.shape for name, tensor in loss.state_dict().items()}
     for name, tensor in model.state_dict().items():
         shapes |= {f"model/{name}": tensor.shape, f"best/{name}": tensor.shape}
     for index, parameter in enumerate(model.parameters()):

@@ -22,14 +22,23 @@
 # ```
 
 # %% tags=["parameters"]
-loss = "nacl"  # "ce", "svls" or "nacl"
-penalty_weight = 0.1  # lambda of NACL
-penalty = "l1"  # or "l2"
-prior = "mean"  # or "gaussian"
+loss = "nacl"  # "ce", "label_smoothing", "focal", "ecp", "svls", "mbls", "crac"
+penalty_weight = 0.1  # lambda of NACL, MbLS, ECP
+schedule = "constant"  # of penalty_weight: or "linear", "step"
+schedule_end = 0.0  # last penalty_weight of "linear", largest of "step"
+penalty = "l1"  # or "l2", "huber"
+delta = 1.0  # where "huber" turns linear
+prior = "mean"  # or "gaussian", "max", "min", "median", "mode", ...
 kernel_size = 3  # pixels, odd
 sigma = 1.0  # pixels
 border = "inside"  # or "replicate", "background", "zero"
 softmax = False  # constrain the softmax instead of the logits
+margin = 10.0  # of MbLS and CRaC, in logits
+lagrangian = "phr"  # of CRaC: or "p2", "p3"
+smoothing = 0.1  # of label smoothing
+gamma = 3.0  # of the focal loss
+dice_weight = 0.0  # of a soft Dice loss that is added
+l1_ace_weight = 0.0  # of the L1-ACE loss that is added
 model = "unet"  # or "smp.Unet"
 filters = 16  # channels at full resolution
 data = "phantom"  # or the folder of a benchmark

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nacl.losses import CrossEntropyLoss
+from nacl.losses import CombinedLoss, CRaCLoss, CrossEntropyLoss, DiceLoss, NACLLoss, Schedule
 from nacl.metrics import dice_score
 from nacl.training import fit, predict, resolve_device
 
@@ -122,6 +122,35 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_numbers(tmp_path, epoch
     assert history == expected[0]
     assert same(weights, expected[1])
     assert seen == list(range(epoch + 1, 5))
+
+
+def test_a_loss_that_learns_from_validation_goes_on_from_what_it_knew(tmp_path):
+    checkpoint = tmp_path / "checkpoint.safetensors"
+
+    def crac():
+        return CombinedLoss(CRaCLoss(3, margin=2.0, rho_every=1), DiceLoss())
+
+    loss = crac()
+    expected = train(loss=loss)
+    with pytest.raises(StoppedError):
+        train(loss=crac(), checkpoint=checkpoint, on_epoch=stop_after(2))
+    resumed = crac()
+    history, weights = train(loss=resumed, checkpoint=checkpoint)
+    assert history == expected[0]
+    assert same(weights, expected[1])
+    assert same(resumed.state_dict(), loss.state_dict())
+    assert (resumed.losses[0].multipliers > 1e-6).any()
+
+
+def test_a_schedule_acts_before_each_epoch():
+    loss, seen = NACLLoss(), []
+
+    def anneal(epoch):
+        loss.set(penalty_weight=Schedule(0.1, "linear", end=0.0, epochs=3)(epoch))
+        seen.append(loss.options["penalty_weight"])
+
+    train(loss=loss, epochs=3, before_epoch=anneal)
+    assert seen == pytest.approx([0.1, 0.05, 0.0])
 
 
 def test_a_training_that_was_stopped_starts_from_its_checkpoint_and_not_from_the_models_weights(tmp_path):
