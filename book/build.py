@@ -18,6 +18,7 @@ from importlib.metadata import files
 from pathlib import Path
 
 import nbformat
+from tables import family, speed_table
 from tqdm import tqdm
 
 from nacl.data import dataset_fingerprint, resolve_data
@@ -115,6 +116,8 @@ def stage(pages: dict[str, Path]) -> str:
     shutil.copytree(ROOT / "book", STAGE / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, STAGE / name)
+    (STAGE / "book" / "_speed.md").write_text(speed_table(ROOT / "benchmarks" / "losses-cpu.csv"))
+    (STAGE / "book" / "_family.md").write_text(family())
     mathjax = next(f for f in files("sphinx-mathjax-offline") or [] if f.name == "tex-svg-full.js")
     vendor = STAGE / "book" / "_assets" / "vendor" / "mathjax"
     vendor.mkdir(parents=True)

@@ -1,0 +1,61 @@
+"""Tables of the pages that come from files of figures, and from the theory."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from nacl.theory import confidence_ceiling, family_table
+
+IN_THEORY = {
+    "CE": "ce",
+    "LS": "label_smoothing",
+    "FL": "focal",
+    "ECP": "ecp",
+    "MbLS": "mbls",
+    "SVLS": "svls",
+    "NACL": "nacl",
+}
+MEMORY_AT = "16 x 4 x 192 x 192"
+
+
+def speed_table(file: Path) -> str:
+    """The figures of `benchmarks/losses.py` as Markdown: a row a rival, a column a shape, and how they were made."""
+    figures = pd.read_csv(file)
+    order = figures["loss"].drop_duplicates()
+    ratios = figures.pivot(index="loss", columns="shape", values="of_cross_entropy").loc[order]
+    ratios = ratios[figures["shape"].drop_duplicates()]
+    at = figures[figures["shape"] == MEMORY_AT].set_index("loss")
+    head = ["", *(f"{shape}" for shape in ratios), "memory", "ms"]
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for loss, row in ratios.iterrows():
+        cells = [f"{value:.2f}" for value in row]
+        lines.append([loss, *cells, f"{at.loc[loss, 'memory_in_logits']:.2f}", f"{at.loc[loss, 'ms']:.1f}"])
+    made = figures.iloc[0]
+    note = (
+        f"Memory and milliseconds at {MEMORY_AT}. {made['rounds']} rounds, {made['device_name']}, "
+        f"torch {made['torch']}, commit `{made['commit'][:12]}`."
+    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}\n"
+
+
+def family() -> str:
+    """The family of losses as Markdown, with the ceilings of four classes and default parameters."""
+    head = ["loss", "constraint", "enforced by", "ceiling", "at K = 4"]
+    lines = [head, ["---"] * len(head)]
+    for row in family_table():
+        ceiling = ""
+        if row.name in IN_THEORY:
+            ceiling = "none" if "none" in row.ceiling else f"{confidence_ceiling(IN_THEORY[row.name], 4):.4f}"
+        cells = [typeset(cell) for cell in (row.constraint, row.enforcement, row.ceiling)]
+        lines.append([f"**{row.name}** <br> {row.source}", *cells, ceiling])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def typeset(formula: str) -> str:
+    """A formula in letters and signs as one with Greek letters and subscripts."""
+    signs = {"||": "‖", "<=": "≤", ">=": "≥", " - ": " \u2212 ", "(-": "(\u2212", "sum_": "Σ_"}
+    signs |= {"alpha": "α", "gamma": "γ", "lambda": "λ", "tau": "τ"}
+    for letters, sign in signs.items():
+        formula = formula.replace(letters, sign)
+    return re.sub(r"_(\w)", r"<sub>\1</sub>", formula)
