@@ -268,7 +268,7 @@ def test_update_without_observation_is_refused():
 @pytest.mark.parametrize("call", [lambda loss: loss.observe, lambda loss: loss])
 def test_wrong_number_of_classes_is_named(call):
     logits, target = data(num_classes=3)
-    with pytest.raises(ValueError, match=re.escape("Expected `multipliers` of shape (2, 3), got (2, 4)")):
+    with pytest.raises(ValueError, match=re.escape("Expected `logits` of 4 classes, got 3 (num_classes=4)")):
         call(CRaCLoss(C))(logits, target)
 
 

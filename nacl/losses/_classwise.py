@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from nacl._checks import Labels, check_flag, check_not_nan, is_functional, is_scanned
-from nacl._windows import indicators, narrow_dtype
-from nacl.losses._pixelwise import slabs, wide
+from nacl._windows import IGNORED, indicators, narrow_dtype
+from nacl.losses._pixelwise import compiled_labels, slabs, wide
 
 
 class Sums(NamedTuple):
@@ -24,9 +24,12 @@ class Sums(NamedTuple):
     """(probs, labels, a derivative of the loss in its sums (N, C, M)) -> its derivative in the probabilities."""
 
 
-def class_sums(sums: Sums, logits: Tensor, labels: Labels) -> Tensor:
+def class_sums(sums: Sums, logits: Tensor, labels: Labels, ignore_index: int) -> Tensor:
     """The sums of every image (N, C, M), differentiable in the logits."""
-    if torch.compiler.is_compiling() or is_functional(logits) or is_functional(labels.target):
+    if torch.compiler.is_compiling():
+        narrow = compiled_labels(labels.target, logits.shape[1], ignore_index)
+        return _all_at_once(sums, logits, Labels(narrow.long(), narrow == IGNORED))
+    if is_functional(logits) or is_functional(labels.target):
         return _all_at_once(sums, logits, labels)
     return _ClassSums.apply(sums, logits, labels)
 

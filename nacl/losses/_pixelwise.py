@@ -134,7 +134,7 @@ def _map(
     if torch.compiler.is_compiling() and fused is not None:
         return _Fused.apply(fused, logits)
     if torch.compiler.is_compiling():
-        narrow = _narrow(labels.target, logits.shape[1], ignore_index)
+        narrow = compiled_labels(labels.target, logits.shape[1], ignore_index)
         evidence = () if neighbourhood is None else _evidence(narrow, image, wide(logits).dtype, *neighbourhood)
         value = _Recomputed.apply(formula, neighbourhood, logits, narrow, *evidence)
         return torch.where(narrow.float() == IGNORED, 0, value)
@@ -283,12 +283,12 @@ def _pixels_again(
 
 
 @torch.library.custom_op("nacl::narrow_labels", mutates_args=())
-def _narrow(target: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+def compiled_labels(target: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """Checked labels in the smallest integers. Opaque, so that the compiled loops round it read nothing wider."""
     return narrow_labels(check_labels(target, num_classes, ignore_index), num_classes)
 
 
-@_narrow.register_fake
+@compiled_labels.register_fake
 def _(target, num_classes, ignore_index):
     return target.new_empty(target.shape, dtype=narrow_dtype(num_classes))
 

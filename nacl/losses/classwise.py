@@ -61,7 +61,7 @@ def dice_loss(
         of_probs, of_overlap = (grad[:, :, m].view(*grad.shape[:2], *[1] * (probs.ndim - 2)) for m in (0, 1))
         return of_probs + of_overlap * label
 
-    sums = class_sums(Sums(measure, slope), logits, labels)
+    sums = class_sums(Sums(measure, slope), logits, labels, ignore_index)
     if batch:
         sums = sums.sum(dim=0, keepdim=True)
     probs, overlap, label = sums.unbind(dim=2)
@@ -127,7 +127,8 @@ def l1_ace_loss(
     def slope(probs: Tensor, label: Tensor, grad: Tensor) -> Tensor:
         return grad.unflatten(2, (n_bins, 2))[..., 0].gather(2, bins(probs)).view(probs.shape)
 
-    error, count = class_sums(Sums(measure, slope), logits, labels).unflatten(2, (n_bins, 2)).unbind(dim=3)
+    sums = class_sums(Sums(measure, slope), logits, labels, ignore_index)
+    error, count = sums.unflatten(2, (n_bins, 2)).unbind(dim=3)
     occupied = (count > 0).sum(dim=2).clamp(min=1)
     loss = (error.abs() / count.clamp(min=1)).sum(dim=2) / occupied
     return per_class(loss, include_background, reduction).to(_returned(logits))

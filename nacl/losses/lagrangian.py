@@ -218,11 +218,18 @@ class CRaCLoss(nn.Module):
         self._seen: list[Tensor] = []
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        self._check_classes(logits)
         return crac_loss(logits, target, multipliers=self.multipliers, rho=self.rho, **self.options)
+
+    def _check_classes(self, logits: Tensor) -> None:
+        classes = self.multipliers.shape[1]
+        if isinstance(logits, Tensor) and logits.ndim > 1 and logits.shape[1] != classes:
+            raise ValueError(expectation("logits", f"of {classes} classes", logits.shape[1], f"num_classes={classes}"))
 
     @torch.no_grad()
     def observe(self, logits: Tensor, target: Tensor) -> None:
         """Take note of a validation batch (N, C, ...), (N, ...)."""
+        self._check_classes(logits)
         labels = check_logits_and_target(logits, target, self.options["ignore_index"])
         logits = logits if logits.dtype == torch.float64 else logits.float()
         classes, axes = classes_and_axes(logits)
