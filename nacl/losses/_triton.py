@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from nacl._checks import check_choice, expectation
+from nacl._penalties import PENALTIES
 from nacl.priors import BORDERS
-
-PENALTIES = ("l1", "l2", "huber")
 
 _INSTALLED = importlib.util.find_spec("triton") is not None  # found, not imported: that takes half a second
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton runs kernels in NumPy, on the CPU: for the tests
@@ -69,7 +68,7 @@ def fused_pixel_loss(
     q = label_share * y + prior_share * tau + uniform_share / C
     gradient_i = s * sum(q) - q + penalty_weight / C * P'(l - tau)
 
-    with tau the class shares of the window, see `nacl.priors.neighbour_shares`. So cross-entropy is the default; label
+    with tau the class shares of the window, see `nacl.priors.neighbour_prior`. So cross-entropy is the default; label
     smoothing has shares 1 - alpha and uniform alpha; SVLS shares 1/2 and prior 1/2; NACL a penalty.
 
     Computed in float32. Labels are not scanned, as that would wait for the device: a label that is neither a class nor

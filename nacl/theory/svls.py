@@ -226,7 +226,8 @@ def svls_softening(
 def svls_band_share(target: Tensor, *, kernel_size: int | tuple[int, ...] = 3, ignore_index: int = -100) -> float:
     """The share of the valid pixels at which SVLS changes the label at all: those whose window is mixed.
 
-    Elsewhere tau = y, the label of SVLS is one-hot, and the loss is cross-entropy.
+    Elsewhere tau = y, the label of SVLS is one-hot, and the loss is cross-entropy. (In the band a weight can round to
+    0: that of a diagonal neighbour at sigma = 0.02, for instance.)
 
     Args:
         target: labels (N, ...), not negative, or `ignore_index`.
