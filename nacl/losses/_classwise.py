@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nacl._checks import Labels, check_flag, check_not_nan, is_functional, is_scanned
-from nacl._windows import IGNORED, indicators, narrow_dtype
+from nacl._windows import IGNORED, OUT_OF_RANGE, indicators, narrow_labels
 from nacl.losses._pixelwise import compiled_labels, slabs, wide
 
 
@@ -56,15 +56,13 @@ def _prepared(logits: Tensor, labels: Labels) -> tuple[Tensor, Tensor, Tensor]:
     A label out of range, where no label was looked at, is NaN in every class.
     """
     logits = wide(logits)
-    target = labels.target.to(narrow_dtype(logits.shape[1]))
+    narrow = narrow_labels(labels, logits.shape[1])
+    label = indicators(narrow, logits.shape[1]).to(logits.dtype)
     if labels.ignored is None:
-        valid = logits.new_ones(()).expand(target.unsqueeze(1).shape)
-        return logits.softmax(dim=1), indicators(target, logits.shape[1]).to(logits.dtype), valid
+        return logits.softmax(dim=1), label, logits.new_ones(()).expand(narrow.unsqueeze(1).shape)
     ignored = labels.ignored.unsqueeze(1)
-    label = indicators(torch.where(labels.ignored, -1, target), logits.shape[1]).to(logits.dtype)
     if not is_scanned(labels.target):
-        outside = (labels.known < 0) | (labels.known >= logits.shape[1])
-        label = torch.where(outside.unsqueeze(1), torch.nan, label)
+        label = torch.where((narrow == OUT_OF_RANGE).unsqueeze(1), torch.nan, label)
     probs = torch.where(ignored, 0, torch.where(ignored, 0, logits).softmax(dim=1))
     return probs, label, (~ignored).to(logits.dtype)
 
