@@ -146,21 +146,32 @@ def prepared_logits(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[
     return logits if ignored is None else torch.where(ignored.unsqueeze(1), 0, logits), target
 
 
-def check_probs(probs: Tensor) -> None:
+def check_probs(probs: Tensor, name: str = "probs") -> None:
     """Raise unless all values of `probs` are in [0, 1], up to rounding."""
-    low, high = (x.item() for x in probs.aminmax()) if probs.numel() else (0.0, 1.0)
+    low, high = _extremes(probs)
     if not (low >= 0 and high <= 1 + 1e-5):  # written so that NaN fails
-        remedy = "Pass logits.softmax(dim=1), from logits without NaN"
-        raise ValueError(expectation("probs", "values in [0, 1]", f"[{low:.4g}, {high:.4g}]", remedy=remedy))
+        remedy = "Pass logits.softmax(dim=1), from logits without NaN, or say from_logits=True"
+        raise ValueError(expectation(name, "values in [0, 1]", f"[{low:.4g}, {high:.4g}]", remedy=remedy))
 
 
-def checked_forecast(probs: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """`probs` and `target` on the CPU, with all their values found in order. (MPS has no float64 to score them in.)"""
-    probs = probs.cpu() if isinstance(probs, Tensor) else probs
-    target = target.cpu() if isinstance(target, Tensor) else target
-    target = check_logits_and_target(probs, target, ignore_index, name="probs").target
-    check_probs(probs)
-    return probs, target
+def check_forecast(forecast: Tensor, target: Tensor, ignore_index: int, *, from_logits: bool = False) -> Labels:
+    """The labels, once all values of the two were found in order: on any device, since a metric waits for it anyway."""
+    check_flag("from_logits", from_logits)
+    name = "logits" if from_logits else "probs"
+    labels = check_logits_and_target(forecast, target, ignore_index, name=name)
+    if not is_scanned(target):
+        labels = check_labels(target.cpu(), forecast.shape[1], ignore_index)
+        labels = Labels(*(None if part is None else part.to(forecast.device) for part in labels))
+    if not from_logits:
+        check_probs(forecast)
+    elif not max(abs(bound) for bound in _extremes(forecast)) < math.inf:
+        raise ValueError(expectation("logits", "to be finite", "NaN or an infinite value"))
+    return labels
+
+
+def _extremes(values: Tensor) -> tuple[float, float]:
+    low, high = (x.item() for x in values.detach().aminmax()) if values.numel() else (0.0, 0.0)
+    return low, high
 
 
 def check_flag(argument: str, value: object) -> None:

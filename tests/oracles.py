@@ -293,6 +293,22 @@ def image_losses(logits, target, loss, *, include_background=None, batch=False, 
 # Metrics
 
 
+def forecast(shape=(2, 9, 8), num_classes=4, *, seed=0, holes=0.2):
+    """Probabilities (N, C, *space) in float64 with a corner of class 1, and labels of which some are ignored."""
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.standard_normal((shape[0], num_classes, *shape[1:]))
+    logits[:, 0] += 2
+    logits[(slice(None), 1, *(slice(length // 2) for length in shape[1:]))] += 6
+    labels = np.where(rng.random(shape) < holes, IGNORE, rng.integers(0, num_classes, shape))
+    return torch.as_tensor(logits).softmax(dim=1), torch.as_tensor(labels)
+
+
+def two_classes(p, labels, dtype=torch.float64):
+    """A column of pixels with P(class 1) = p."""
+    p = torch.as_tensor(p, dtype=dtype).view(1, 1, -1, 1)
+    return torch.cat([1 - p, p], dim=1), torch.as_tensor(labels).long().view(1, -1, 1)
+
+
 def bin_of(p, n_bins):
     """The bin (b / n, (b + 1) / n] that holds p, with 0 in the first; None outside [0, 1]."""
     for b in range(n_bins):

@@ -116,7 +116,7 @@ def test_certain_pixels_fall_in_the_end_bins():
     assert bins.count[1].tolist() == [1, 0, 0, 0, 3]
     assert bins.confidence_sum[1].tolist() == [0, 0, 0, 0, 3]
     assert bins.correct_sum[1].tolist() == [0, 0, 0, 0, 2]
-    assert bins.error.tolist() == pytest.approx([0.25, 0.25])
+    assert bins.expected.tolist() == pytest.approx([0.25, 0.25])
 
 
 def test_bins_tell_accuracy_and_confidence_by_hand():

@@ -9,11 +9,13 @@ import torch
 from nacl._checks import (
     check_choice,
     check_flag,
+    check_forecast,
     check_integer,
     check_kernel_size,
     check_labels,
     check_logits_and_target,
     check_number,
+    check_probs,
     expectation,
 )
 
@@ -143,3 +145,58 @@ def test_label_out_of_range_names_itself_and_the_range():
 def test_name_of_the_first_argument_is_the_callers():
     with pytest.raises(TypeError, match=r"Expected `probs` of a floating dtype, got torch.int64. Call probs.float()"):
         check_logits_and_target(torch.zeros(1, 2, 1, 1).long(), torch.zeros(1, 1, 1).long(), -100, name="probs")
+
+
+# Forecasts
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 2, 4, 5), (0, 3, 4, 5), (2, 3, 0, 5)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_forecast_in_order_gives_its_labels(shape, dtype):
+    probs, target = torch.full(shape, 1 / 3, dtype=dtype), torch.zeros(shape[0], *shape[2:]).byte()
+    for from_logits in (False, True):
+        labels = check_forecast(probs, target, -100, from_logits=from_logits)
+        assert labels.ignored is None
+        assert labels.target.dtype == torch.int64
+
+
+def test_forecast_of_one_up_to_rounding_is_a_probability():
+    check_probs(torch.tensor([0.0, 1 + 9e-6]))
+    for value in (1 + 2e-5, -1e-9):
+        with pytest.raises(ValueError, match=r"Expected `q` values in \[0, 1\], got \[.*\]\. Pass logits.softmax"):
+            check_probs(torch.tensor([0.5, value]), "q")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_forecast_that_is_not_finite_is_refused(value):
+    forecast, target = torch.tensor([[0.5, value]]).view(1, 2, 1, 1), torch.zeros(1, 1, 1).long()
+    with pytest.raises(ValueError, match="Expected `logits` to be finite, got NaN or an infinite value"):
+        check_forecast(forecast, target, -100, from_logits=True)
+    with pytest.raises(ValueError, match=r"Expected `probs` values in \[0, 1\], got \[.*(nan|inf).*from_logits=True"):
+        check_forecast(forecast, target, -100)
+    with pytest.raises(ValueError, match=r"Expected `probs` values in \[0, 1\], got \[-3, 2\]"):
+        check_forecast(torch.tensor([[2.0, -3.0]]).view(1, 2, 1, 1), target, -100)
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "message"),
+    [
+        (torch.zeros(1, 2, 2), TypeError, "`target` of an integer dtype, got torch.float32. Call target.long()"),
+        (torch.zeros(1, 2, 2).bool(), TypeError, "`target` of an integer dtype, got torch.bool"),
+        (torch.zeros(1, 1, 2, 2).long(), ValueError, "Call target.squeeze(1)"),
+        (torch.full((1, 2, 2), 255).byte(), ValueError, "values in [0, 2) or ignore_index=-100, got 255"),
+        (torch.zeros(1, 2, 2, device="meta").long(), ValueError, "`target` on the device of probs, cpu, got meta"),
+        (np.zeros((1, 2, 2), int), TypeError, "`target` to be a torch.Tensor, got ndarray"),
+    ],
+)
+def test_labels_that_do_not_fit_a_forecast_are_named(target, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        check_forecast(torch.full((1, 2, 2, 2), 0.5), target, -100)
+
+
+def test_ignored_labels_of_a_forecast_are_told():
+    target = torch.tensor([[[0, 255], [1, 0]]], dtype=torch.uint8)
+    labels = check_forecast(torch.full((1, 2, 2, 2), 0.5), target, 255)
+    assert labels.ignored.tolist() == [[[False, True], [False, False]]]
+    with pytest.raises(TypeError, match="`from_logits` to be True or False, got 1"):
+        check_forecast(torch.full((1, 2, 2, 2), 0.5), target, 255, from_logits=1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from oracles import IGNORE, light
 
 from nacl.losses import cross_entropy_loss
-from nacl.metrics import negative_log_likelihood, posterior_divergence
+from nacl.metrics import REGIONS, BrierScore, brier_score, negative_log_likelihood, posterior_divergence, region_mask
 
 
 def data(seed=0, shape=(2, 4, 3), num_classes=3):
@@ -81,6 +81,83 @@ def test_divergence_is_expected_likelihood_less_entropy(seed):
     assert posterior_divergence(probs, posterior) == pytest.approx(likelihood - entropy, abs=1e-10)
 
 
+# Brier
+
+
+def brier_by_loop(probs, target, where):
+    pairs = zip(probs.movedim(1, -1)[where].tolist(), target[where].tolist(), strict=True)
+    return np.mean([sum((p - (k == y)) ** 2 for k, p in enumerate(pixel)) for pixel, y in pairs])
+
+
+def parts_by_loop(p, y, n_bins):
+    """(reliability, resolution, uncertainty, within) of one class, from its probabilities and 0 or 1 of each pixel."""
+    mean, found = np.mean(y), np.zeros(4)
+    found[2] = mean * (1 - mean)
+    numbers = [oracles.bin_of(v, n_bins) for v in p]
+    for b in set(numbers):
+        inside = [n == b for n in numbers]
+        u, v = np.array(p)[inside], np.array(y)[inside]
+        covariance = np.mean((u - u.mean()) * (v - v.mean()))
+        share = len(u) / len(p)
+        found[0] += share * (u.mean() - v.mean()) ** 2
+        found[1] += share * (v.mean() - mean) ** 2
+        found[3] += share * (u.var() - 2 * covariance)
+    return found
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("n_bins", [1, 4, 15])
+def test_brier_score_and_its_parts_match_the_loop(region, n_bins):
+    probs, target = oracles.forecast((2, 6, 5), 3)
+    where = region_mask(probs, target, region)
+    metric = BrierScore(region=region, n_bins=n_bins)
+    for n in range(2):
+        metric.update(probs[n : n + 1], target[n : n + 1])
+    where[0] = region_mask(probs[:1], target[:1], region)[0]
+    rows = [(probs[:, k][where].tolist(), (target == k)[where].double().tolist()) for k in range(3)]
+    reliability, resolution, uncertainty, within = sum(parts_by_loop(*row, n_bins) for row in rows)
+    parts = metric.parts
+    assert metric.compute() == pytest.approx(brier_by_loop(probs, target, where), abs=1e-12)
+    assert brier_score(probs, target, region=region) == pytest.approx(parts.score, abs=1e-12)
+    assert parts.score == metric.compute()
+    assert parts.reliability == pytest.approx(reliability, abs=1e-12)
+    assert parts.resolution == pytest.approx(resolution, abs=1e-12)
+    assert parts.uncertainty == pytest.approx(uncertainty, abs=1e-12)
+    assert parts.within_bins == pytest.approx(within, abs=1e-12)
+
+
+def test_brier_score_of_the_certain_and_of_nothing():
+    certain = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
+    assert brier_score(certain, torch.zeros(1, 1, 1).long()) == 0
+    assert brier_score(certain, torch.ones(1, 1, 1).long()) == 2
+    metric = BrierScore()
+    metric.update(certain, torch.full((1, 1, 1), IGNORE))
+    assert math.isnan(metric.compute())
+    assert all(math.isnan(part) for part in vars(metric.parts).values())
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_likelihood_of_a_region_matches_the_loop(region):
+    probs, target = oracles.forecast((2, 6, 5), 3)
+    where = region_mask(probs, target, region)
+    pairs = zip(probs.movedim(1, -1)[where].tolist(), target[where].tolist(), strict=True)
+    slow = np.mean([-math.log(p[y]) for p, y in pairs])
+    assert negative_log_likelihood(probs, target, region=region) == pytest.approx(slow, abs=1e-12)
+    assert negative_log_likelihood(probs.log(), target, region=region, from_logits=True) == pytest.approx(
+        slow, abs=1e-9
+    )
+
+
+def test_logits_have_no_floor():
+    logits = torch.tensor([100.0, 0.0]).view(1, 2, 1, 1)
+    target = torch.ones(1, 1, 1).long()
+    assert negative_log_likelihood(logits, target, from_logits=True) == 100
+    assert negative_log_likelihood(logits.softmax(dim=1), target) == pytest.approx(-math.log(1e-12))
+
+
+# Refusals
+
+
 @pytest.mark.parametrize(
     ("probs", "target", "error", "message"),
     [
@@ -97,7 +174,7 @@ def test_bad_input_is_named(probs, target, error, message):
 
 
 def test_divergence_refuses_other_shapes():
-    with pytest.raises(ValueError, match=r"`probs` of the shape of `posterior`, \(1, 3, 1, 1\), got \(1, 2, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"`posterior` of the shape of `probs`, \(1, 2, 1, 1\), got \(1, 3, 1, 1\)"):
         posterior_divergence(torch.ones(1, 2, 1, 1), torch.ones(1, 3, 1, 1))
 
 

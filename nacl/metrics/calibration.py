@@ -1,105 +1,65 @@
-"""Calibration errors from sums in bins of confidence: counts in int64, sums in float64."""
-
-from dataclasses import dataclass
+"""Calibration errors from bins of confidence, over any number of batches."""
 
 import torch
 from torch import Tensor
 
-from nacl._checks import check_choice, check_integer, checked_forecast, expectation
-from nacl.priors import mixed_windows, one_hot
+from nacl._checks import check_choice, check_flag, check_integer, expectation
+from nacl.metrics._forecast import Forecast
+from nacl.metrics._metric import Metric, Sums
+from nacl.metrics.bins import CalibrationBins, bins_over
+from nacl.metrics.regions import mask_of
 
-REGIONS = ("all", "predicted_foreground", "predicted_border", "true_foreground")
+ERRORS = {
+    "expected": "ece",
+    "overconfidence": "over",
+    "underconfidence": "under",
+    "average": "ace",
+    "maximum": "mce",
+    "rms": "rmsce",
+    "debiased": "debiased_rmsce",
+}
+"""The errors that bins give (see the properties of `CalibrationBins`), and their short names."""
+
 CONVENTIONS = ("standard", "reference")
-BORDER_WIDTH = 2  # pixels on either side of the predicted border
 
 
-def region_mask(probs: Tensor, target: Tensor, region: str = "all", *, ignore_index: int = -100) -> Tensor:
-    """The pixels over which a calibration error is taken.
+class CalibrationError(Metric):
+    """Calibration error over any number of batches, in memory of C rows of bins.
 
-    "all": every valid pixel. "predicted_foreground": the predicted class is not 0. "predicted_border": within
-    2 pixels of another predicted class. "true_foreground": the true label is not 0, as in the papers; this chooses
-    pixels by the answer, so even the true posterior has an error there.
-
-    Args:
-        probs: softmax output (N, C, H, W).
-        target: labels (N, H, W), integers in [0, C) or `ignore_index`.
-        region: one of `REGIONS`.
-        ignore_index: label of pixels that are in no region.
-
-    Returns:
-        bool (N, H, W).
-
-    Raises:
-        ValueError: unknown `region`.
-    """
-    check_choice("region", region, REGIONS)
-    valid = target.long() != ignore_index
-    if region == "true_foreground":
-        return valid & (target != 0)
-    if region == "all":
-        return valid
-    predicted = probs.argmax(dim=1)
-    if region == "predicted_foreground":
-        return valid & (predicted != 0)
-    return valid & mixed_windows(predicted, kernel_size=2 * BORDER_WIDTH + 1)
-
-
-@dataclass(frozen=True)
-class CalibrationBins:
-    """Sums over the pixels of each bin of confidence, of shape (n_bins,), or (C, n_bins) for the classwise error.
-
-    Bins are of equal width, (a, b], and the first holds 0 too. `total` counts pixels.
-    """
-
-    count: Tensor
-    confidence_sum: Tensor
-    correct_sum: Tensor
-    total: int
-
-    @property
-    def accuracy(self) -> Tensor:
-        """Share of correct pixels in each bin; NaN in an empty bin."""
-        return self.correct_sum / self.count
-
-    @property
-    def confidence(self) -> Tensor:
-        """Mean confidence in each bin; NaN in an empty bin."""
-        return self.confidence_sum / self.count
-
-    @property
-    def error(self) -> Tensor:
-        """sum_b abs(confidence_sum_b - correct_sum_b) / total, for one row of bins or each; NaN for no pixels."""
-        gap = (self.confidence_sum - self.correct_sum).abs().sum(dim=-1)
-        return gap / self.total if self.total else torch.full_like(gap, torch.nan)
-
-
-class CalibrationError:
-    """Calibration error over any number of batches, in memory of one row of bins.
-
-    `classwise=False`: expected calibration error of the predicted class,
+    `classwise=False`: of the predicted class; the expected error is
     ECE = sum_b n_b / n abs(accuracy_b - mean confidence_b). `classwise=True`: the same for each class's probability and
     its indicator, then the mean over the classes.
 
     Args:
         n_bins: number of bins of equal width on [0, 1].
         region: the pixels that count, see `region_mask`.
+        error: a key of `ERRORS`.
         classwise: each class's probability instead of the largest one.
-        convention: "standard", or "reference": only classes up to the largest label seen count, and probabilities of
-            exactly 0 fall out of the first bin, as in the authors' code. Matters for `classwise` only.
+        convention: "standard"; or "reference", which gives the numbers of the papers' code with its faults: only the
+            classes up to the largest label in the region count, class 0 among them even where the region leaves it
+            out, and a probability of exactly 0 is in no bin. It matters for `classwise`; the papers' region is
+            "true_foreground", and their aggregation "cases". (Their edges, from torch.linspace, are off by one rounding
+            in six of 15 bins, which moves a probability of exactly 0.2, 0.4 or 0.6 to the next bin. Ours are not.)
+        aggregation: "pooled": all pixels of all updates; "cases": each update is a case, and the result is the mean
+            over those that have a pixel in the region.
+        num_classes: C; needed only where a state must exist before the first update (`reduce`, torchmetrics).
+        from_logits: updates bring logits; their softmax is taken slab by slab, so that no copy of them is made.
         ignore_index: label of the pixels that never count.
 
     Raises:
-        ValueError: unknown `region` or `convention`, `n_bins` below 1.
+        ValueError: unknown `region`, `error`, `convention` or `aggregation`, `n_bins` below 1, an `error` other than
+            "expected" in the reference's convention.
 
     Example:
         >>> error = CalibrationError()
         >>> probs = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1).expand(1, 2, 8, 8)
         >>> error.update(probs, torch.zeros(1, 8, 8, dtype=torch.long))
-        >>> round(error.compute(), 6)
-        0.1
+        >>> error.name, round(error.compute(), 6)
+        ('ece_all', 0.1)
 
     References:
-        Guo et al., ICML 2017 (ECE). Kull et al., NeurIPS 2019 (classwise).
+        Guo et al., ICML 2017 (ECE, MCE). Kull et al., NeurIPS 2019 (classwise). Neumann et al., NeurIPS workshop 2018
+        (ACE). Kumar et al., NeurIPS 2019 (debiased).
     """
 
     def __init__(
@@ -107,78 +67,88 @@ class CalibrationError:
         *,
         n_bins: int = 15,
         region: str = "all",
+        error: str = "expected",
         classwise: bool = False,
         convention: str = "standard",
+        aggregation: str = "pooled",
+        num_classes: int | None = None,
+        from_logits: bool = False,
         ignore_index: int = -100,
     ) -> None:
         check_integer("n_bins", n_bins, low=1)
-        check_choice("region", region, REGIONS)
+        check_choice("error", error, ERRORS)
         check_choice("convention", convention, CONVENTIONS)
-        self.n_bins, self.region, self.classwise = n_bins, region, classwise
-        self.convention, self.ignore_index = convention, ignore_index
-        self.reset()
+        check_flag("classwise", classwise)
+        if convention == "reference" and error != "expected":
+            raise ValueError(expectation("error", "to be 'expected' in the reference's convention", repr(error)))
+        self.n_bins, self.error, self.classwise, self.convention = n_bins, error, classwise, convention
+        super().__init__(
+            region=region,
+            aggregation=aggregation,
+            num_classes=num_classes,
+            from_logits=from_logits,
+            ignore_index=ignore_index,
+        )
 
-    def reset(self) -> None:
-        """Forget everything."""
-        self._sums: CalibrationBins | None = None
-        self._largest_label = 0
-
-    def update(self, probs: Tensor, target: Tensor) -> None:
-        """Add a batch: `probs` (N, C, H, W) in [0, 1], `target` (N, H, W). It is scored on the CPU, in float64.
-
-        Raises:
-            ValueError: shapes that do not fit, labels or probabilities out of range, NaN, and, for `classwise`, a
-                changed number of classes.
-            TypeError: dtypes that do not fit.
-        """
-        probs, target = checked_forecast(probs, target, self.ignore_index)
-        where = region_mask(probs, target, self.region, ignore_index=self.ignore_index)
-        if self.classwise:
-            correct = one_hot(target, probs.shape[1], ignore_index=self.ignore_index, dtype=torch.bool).movedim(1, 0)[
-                :, where
-            ]
-            confidence = probs.movedim(1, 0)[:, where]
-        else:
-            top, predicted = probs.max(dim=1)
-            confidence, correct = top[where][None], (predicted == target)[where][None]
-        sums = _bin_sums(confidence, correct, self.n_bins, drop_zeros=self.convention == "reference")
-        if self._sums is not None:
-            if self._sums.count.shape != sums.count.shape:
-                raise ValueError(expectation("probs", f"with {len(self._sums.count)} classes", probs.shape[1]))
-            pairs = ((getattr(self._sums, name), getattr(sums, name)) for name in sums.__dataclass_fields__)
-            sums = CalibrationBins(*(a + b for a, b in pairs))
-        self._sums = sums
-        if where.any():
-            self._largest_label = max(self._largest_label, int(target[where].max()))
+    @property
+    def name(self) -> str:
+        """Such as "ece_all", or "classwise_mce_predicted_border"."""
+        parts = ["classwise"] * self.classwise + ["reference"] * (self.convention == "reference")
+        return "_".join([*parts, ERRORS[self.error], self.region])
 
     @property
     def bins(self) -> CalibrationBins:
-        """The sums so far: of shape (n_bins,), or (C, n_bins) for `classwise`."""
-        if self._sums is None:
-            raise RuntimeError("Expected `update` before `compute` or `bins`, got no data. Call update(probs, target).")
-        if self.classwise:
-            return self._sums
-        s = self._sums
-        return CalibrationBins(s.count[0], s.confidence_sum[0], s.correct_sum[0], s.total)
+        """The sums so far: of shape (n_bins,), or (C, n_bins) for `classwise`.
 
-    def compute(self) -> float:
-        """The error in [0, 1]; NaN if no pixel was in the region."""
-        errors = self.bins.error
-        if self.classwise and self.convention == "reference":
-            errors = errors[: self._largest_label + 1]
-        return errors.mean().item()
+        Raises:
+            RuntimeError: no update yet, or an aggregation by cases, which keeps no bins.
+        """
+        if self.sums is None or self.aggregation != "pooled":
+            got = "no data" if self.sums is None else "an aggregation by cases"
+            raise RuntimeError(f"Expected `update` and pooled pixels before `bins`, got {got}.")
+        return CalibrationBins(**self.sums)
+
+    def pixel_sums(self, probs: Tensor, target: Tensor) -> Sums:
+        """Counts and sums of confidence by bin."""
+        forecast = Forecast.checked(probs, target, self.ignore_index, from_logits=self.from_logits)
+        mask = mask_of(forecast, self.region)
+        (bins,) = bins_over(forecast, [mask], self.n_bins, classwise=self.classwise)
+        return vars(bins)
+
+    def value(self, sums: Sums) -> float:
+        """The error that bins stand for."""
+        bins = CalibrationBins(**sums)
+        if self.convention == "standard":
+            return getattr(bins, self.error).mean().item()
+        return reference_error(bins).item()
+
+
+def reference_error(bins: CalibrationBins) -> Tensor:
+    """The expected error as in the papers' code: classwise, over the classes up to the largest label present."""
+    if bins.counts.ndim == 2:
+        return bins.reference
+    present = bins.counts[:, 1].sum(dim=-1) > 0
+    classes = torch.arange(1, len(present) + 1, device=present.device)
+    return bins.reference[: int((present * classes).max().clamp_min(1))].mean()
 
 
 def expected_calibration_error(
-    probs: Tensor, target: Tensor, *, n_bins: int = 15, region: str = "all", ignore_index: int = -100
+    probs: Tensor,
+    target: Tensor,
+    *,
+    n_bins: int = 15,
+    region: str = "all",
+    from_logits: bool = False,
+    ignore_index: int = -100,
 ) -> float:
     """Expected calibration error of the predicted class: `CalibrationError` on one batch.
 
     Args:
-        probs: softmax output (N, C, H, W).
-        target: labels (N, H, W), integers in [0, C) or `ignore_index`.
+        probs: softmax output (N, C, ...), in 2D or 3D.
+        target: labels (N, ...), integers in [0, C) or `ignore_index`.
         n_bins: number of bins of equal width, (a, b].
         region: "all", "predicted_foreground", "predicted_border", or "true_foreground" (that of the papers).
+        from_logits: `probs` are logits.
         ignore_index: label of the pixels that never count.
 
     Returns:
@@ -193,7 +163,7 @@ def expected_calibration_error(
         >>> round(expected_calibration_error(probs, torch.zeros(1, 4, 4, dtype=torch.long)), 6)
         0.2
     """
-    metric = CalibrationError(n_bins=n_bins, region=region, ignore_index=ignore_index)
+    metric = CalibrationError(n_bins=n_bins, region=region, from_logits=from_logits, ignore_index=ignore_index)
     metric.update(probs, target)
     return metric.compute()
 
@@ -205,6 +175,7 @@ def classwise_calibration_error(
     n_bins: int = 15,
     region: str = "all",
     convention: str = "standard",
+    from_logits: bool = False,
     ignore_index: int = -100,
 ) -> float:
     """Calibration error of each class's probability, then the mean over classes: `CalibrationError` on one batch.
@@ -218,25 +189,12 @@ def classwise_calibration_error(
         0.2
     """
     metric = CalibrationError(
-        n_bins=n_bins, region=region, classwise=True, convention=convention, ignore_index=ignore_index
+        n_bins=n_bins,
+        region=region,
+        classwise=True,
+        convention=convention,
+        from_logits=from_logits,
+        ignore_index=ignore_index,
     )
     metric.update(probs, target)
     return metric.compute()
-
-
-def _bin_sums(confidence: Tensor, correct: Tensor, n_bins: int, *, drop_zeros: bool) -> CalibrationBins:
-    """Sums per row and bin of `confidence` and `correct`, both (rows, pixels)."""
-    rows, total = confidence.shape
-    # not torch.linspace, whose inner edges are off by one rounding
-    inner_edges = torch.arange(1, n_bins, dtype=torch.float64, device=confidence.device) / n_bins
-    index = torch.bucketize(confidence.contiguous(), inner_edges.to(confidence.dtype))
-    index += torch.arange(rows, device=index.device)[:, None] * n_bins
-    counted = (confidence > 0).double() if drop_zeros else None
-    correct = correct.double() if counted is None else correct * counted
-
-    def sums(weights: Tensor | None) -> Tensor:
-        weights = None if weights is None else weights.flatten()
-        return torch.bincount(index.flatten(), weights, minlength=rows * n_bins).view(rows, n_bins)
-
-    # bincount of nothing is int64 even with weights
-    return CalibrationBins(sums(counted).long(), sums(confidence.double()).double(), sums(correct).double(), total)
