@@ -1,0 +1,145 @@
+"""From a table of results, one row a case, to the table of a page: means with intervals, and what is no difference."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nacl._checks import check_choice, expectation
+from nacl.ranks import holm
+from nacl.statistics import mean_interval, paired_difference, sign_flip_test
+
+NOT_SIGNIFICANT = "°"
+
+
+def scores_of(table: pd.DataFrame, metric: str) -> dict[str, NDArray[np.float64]]:
+    """The scores of each method, (seeds, patients): means over a patient's cases, in one order for all methods.
+
+    Args:
+        table: columns `method`, `seed`, `patient` and `metric`, one row a case, as `results_table` gives it.
+        metric: a column of numbers.
+
+    Returns:
+        Methods in their order of appearance. NaN where a method has no score of a patient.
+
+    Raises:
+        ValueError: a column that is missing; a case that a method has twice for a seed.
+
+    Example:
+        >>> rows = [("ce", 0, "a", 0.8), ("ce", 0, "a", 0.6), ("ce", 0, "b", 0.9)]
+        >>> scores_of(pd.DataFrame(rows, columns=["method", "seed", "patient", "dice"]), "dice")
+        {'ce': array([[0.7, 0.9]])}
+    """
+    for column in ("method", "seed", "patient", metric):
+        check_choice("metric" if column == metric else "table column", column, table.columns)
+    keys = ["method", "seed", "patient"]
+    if "case" in table and (twice := table[table.duplicated([*keys, "case"])])["case"].any():
+        got = ", ".join(map(str, twice.iloc[0][[*keys, "case"]]))
+        remedy = "Keep the runs that differ in method and seed alone"
+        raise ValueError(expectation("table", "with one row a method, seed and case", f"two of {got}", remedy=remedy))
+    patients = table["patient"].drop_duplicates()
+    means = table.groupby(keys, sort=False)[metric].mean().unstack("patient").reindex(columns=patients)
+    return {method: means.loc[method].sort_index().to_numpy(float) for method in table["method"].drop_duplicates()}
+
+
+def compare(table: pd.DataFrame, metrics: Sequence[str], *, baseline: str = "ce", level: float = 0.95) -> pd.DataFrame:
+    """Each method's mean with its interval, and its difference from the baseline with interval and p value.
+
+    Differences are paired by patient. Their intervals know of seeds (`paired_difference`); p is the sign-flip test over
+    patients, corrected by Holm for the methods that one metric compares with the baseline. A difference is
+    `significant` where the corrected p is at most 1 - level and the interval leaves 0 out.
+
+    Args:
+        table: as in `scores_of`.
+        metrics: columns of it.
+        baseline: the method that the others are compared with.
+        level: confidence of the intervals.
+
+    Returns:
+        One row a metric and method: `metric`, `method`, `mean`, `low`, `high`, `patients`, `seeds`, `difference`,
+        `difference_low`, `difference_high`, `p_value`, `significant`. The baseline's own differences are NaN, and so is
+        all that fewer than two patients would have to tell.
+
+    Raises:
+        ValueError: a column or a baseline that the table does not have, and as in `scores_of`.
+
+    Example:
+        >>> rows = [(m, 0, p, p + gain) for m, gain in (("ce", 0), ("nacl", 1)) for p in range(8)]
+        >>> table = compare(pd.DataFrame(rows, columns=["method", "seed", "patient", "score"]), ["score"])
+        >>> table[["method", "mean", "difference", "p_value", "significant"]]
+          method  mean  difference   p_value  significant
+        0     ce   3.5         NaN       NaN        False
+        1   nacl   4.5         1.0  0.007812         True
+    """
+    rows = [row for metric in metrics for row in _compared(scores_of(table, metric), metric, baseline, level)]
+    return pd.DataFrame(rows)
+
+
+def typeset(comparison: pd.DataFrame, *, digits: int = 3) -> pd.DataFrame:
+    """The table of a page: a row a method, a column a metric, cells such as "0.852 [0.831, 0.872]".
+
+    A degree sign follows what does not differ significantly from the baseline.
+
+    Args:
+        comparison: what `compare` gave.
+        digits: behind the point.
+
+    Example:
+        >>> rows = [(m, 0, p, p + gain) for m, gain in (("ce", 0), ("nacl", 0.1)) for p in range(4)]
+        >>> table = pd.DataFrame(rows, columns=["method", "seed", "patient", "score"])
+        >>> typeset(compare(table, ["score"]), digits=1)
+                           score
+        method
+        ce        1.5 [-0.6, 3.6]
+        nacl    1.6 [-0.5, 3.7] °
+    """
+    mark = comparison["difference"].notna() & ~comparison["significant"]
+    cells = [
+        f"{row.mean:.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]" + (f" {NOT_SIGNIFICANT}" if same else "")
+        for row, same in zip(comparison.itertuples(), mark, strict=True)
+    ]
+    wide = comparison.assign(cell=cells).pivot(index="method", columns="metric", values="cell")
+    wide = wide.loc[comparison["method"].drop_duplicates(), comparison["metric"].drop_duplicates()]
+    return wide.rename_axis(columns=None)
+
+
+def _compared(
+    scores: dict[str, NDArray[np.float64]], metric: str, baseline: str, level: float
+) -> list[dict[str, object]]:
+    check_choice("baseline", baseline, scores)
+    rows = []
+    for method, own in scores.items():
+        row = {"metric": metric, "method": method} | _means(own, level)
+        if method != baseline:
+            row |= _differences(own, scores[baseline], level)
+        rows.append(row)
+    compared = [row for row in rows if "p_value" in row]
+    for row, p_value in zip(compared, holm([row["p_value"] for row in compared]) if compared else (), strict=True):
+        row["p_value"] = p_value
+        row["significant"] = bool(p_value <= 1 - level and not row["difference_low"] <= 0 <= row["difference_high"])
+    nothing = dict.fromkeys(("difference", "difference_low", "difference_high", "p_value"), np.nan)
+    return [{**row, **nothing, "significant": False} if "p_value" not in row else row for row in rows]
+
+
+def _means(scores: NDArray[np.float64], level: float) -> dict[str, float]:
+    known = int((~np.isnan(scores)).all(axis=0).sum())
+    if known < 2:
+        lone = float(np.nanmean(scores)) if known else np.nan
+        return {"mean": lone, "low": np.nan, "high": np.nan, "patients": known, "seeds": len(scores)}
+    found = mean_interval(scores, level=level)
+    return {name: getattr(found, name) for name in ("mean", "low", "high", "patients", "seeds")}
+
+
+def _differences(a: NDArray[np.float64], b: NDArray[np.float64], level: float) -> dict[str, float]:
+    both = ~(np.isnan(a).any(axis=0) | np.isnan(b).any(axis=0))
+    if both.sum() < 2:
+        return {}
+    found = paired_difference(a, b, level=level)
+    by_patient = a[:, both].mean(axis=0) - b[:, both].mean(axis=0)
+    return {
+        "difference": found.mean,
+        "difference_low": found.low,
+        "difference_high": found.high,
+        "p_value": sign_flip_test(by_patient),
+    }
