@@ -1,0 +1,122 @@
+"""Slices with outlines, maps of confidence, and where a method is wrong."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from nacl.plots._style import CLASS_COLOURS, Style, label_of, legend, line_of, panels
+
+WRONG = ListedColormap(plt.get_cmap("YlOrRd")(np.linspace(0.25, 1, 256)))  # its palest part is too near to white
+
+
+def outlines(image: ArrayLike, labels: Mapping[str, ArrayLike], class_names: Sequence[str]) -> Figure:
+    """One slice with the outlines of each label map over it, side by side.
+
+    Args:
+        image: (H, W).
+        labels: for each title, a label map (H, W).
+        class_names: of the labels, background first.
+    """
+    figure = contact_sheet({title: (image, label) for title, label in labels.items()}, len(class_names))
+    legend(figure, _class_handles(class_names))
+    return figure
+
+
+def _show(ax: plt.Axes, image: ArrayLike, title: str, **look: object) -> plt.cm.ScalarMappable:
+    ax.set_title(fill(title, 22), fontsize=9)
+    ax.axis("off")
+    return ax.imshow(image, **look)
+
+
+def _draw_outlines(ax: plt.Axes, label: ArrayLike, num_classes: int, line: str = "-") -> None:
+    for k in range(1, num_classes):
+        inside = np.asarray(label) == k
+        if inside.any() and not inside.all():
+            ax.contour(inside, [0.5], colors=[CLASS_COLOURS[k % len(CLASS_COLOURS)]], linewidths=1.4, linestyles=line)
+
+
+def _class_handles(class_names: Sequence[str]) -> list[plt.Artist]:
+    coloured = list(zip(class_names, cycle(CLASS_COLOURS), strict=False))[1:]
+    return [plt.Line2D([], [], color=colour, label=name) for name, colour in coloured]
+
+
+def maps(images: Mapping[str, ArrayLike], *, label: str, limits: tuple[float, float] = (0, 1)) -> Figure:
+    """Pictures of one quantity side by side, with one colour bar.
+
+    Args:
+        images: for each title, an array (H, W).
+        label: of the colour bar.
+        limits: values of its ends.
+    """
+    figure, axes = panels(len(images), width=2.5, height=2.2)
+    for ax, (title, image) in zip(axes, images.items(), strict=True):
+        shown = _show(ax, image, title, cmap="cividis", vmin=limits[0], vmax=limits[1])
+    figure.colorbar(shown, ax=axes, label=label, shrink=0.8, panchor=False)
+    return figure
+
+
+def contact_sheet(slices: Mapping[str, tuple[ArrayLike, ArrayLike]], num_classes: int) -> Figure:
+    """Slices side by side, each with the outlines of its own labels.
+
+    Args:
+        slices: for each title, an image (H, W) and a label map (H, W).
+        num_classes: C.
+    """
+    figure, axes = panels(len(slices), width=2.5, height=2.3)
+    for ax, (title, (image, label)) in zip(axes, slices.items(), strict=True):
+        _show(ax, image, title, cmap="gray")
+        _draw_outlines(ax, label, num_classes)
+    return figure
+
+
+def confidence_panels(
+    image: ArrayLike, label: ArrayLike, confidences: Mapping[str, ArrayLike], class_names: Sequence[str]
+) -> Figure:
+    """A slice with its true outlines, and the confidence of several networks there on one scale.
+
+    Args:
+        image, label: (H, W).
+        confidences: for each network, the probability of its predicted class (H, W).
+        class_names: of the labels, background first.
+    """
+    figure, axes = panels(1 + len(confidences), width=2.5, height=2.1)
+    _show(axes[0], image, "image and label", cmap="gray")
+    _draw_outlines(axes[0], label, len(class_names))
+    for ax, (title, confidence) in zip(axes[1:], confidences.items(), strict=True):
+        shown = _show(ax, confidence, title, cmap="cividis", vmin=1 / len(class_names), vmax=1)
+    figure.colorbar(shown, ax=axes, label="confidence", shrink=0.8, panchor=False)
+    return figure
+
+
+def error_maps(
+    image: ArrayLike, label: ArrayLike, forecasts: Mapping[str, tuple[ArrayLike, ArrayLike]], class_names: Sequence[str]
+) -> Figure:
+    """Where methods are wrong, and how sure they are there: in the last panel, dark is sure and wrong, pale is unsure.
+
+    Args:
+        image, label: (H, W); a label that is no class is ignored, and never wrong.
+        forecasts: for each method, a row, its predicted classes and the probability of them, both (H, W).
+        class_names: of the labels, background first.
+    """
+    figure, axes = panels(3 * len(forecasts), width=2.5, height=2.6, columns=3)
+    label, num_classes = np.asarray(label), len(class_names)
+    limits = {"vmin": 1 / num_classes, "vmax": 1}
+    for row, (name, (predicted, confidence)) in zip(axes.reshape(-1, 3), forecasts.items(), strict=True):
+        wrong = (np.asarray(predicted) != label) & (label >= 0) & (label < num_classes)
+        _show(row[0], image, label_of(name), cmap="gray")
+        _draw_outlines(row[0], label, num_classes)
+        _draw_outlines(row[0], predicted, num_classes, line=":")
+        sure = _show(row[1], confidence, "confidence", cmap="cividis", **limits)
+        row[2].imshow(np.full((*label.shape, 3), 0.93))
+        wrongly = _show(row[2], np.where(wrong, confidence, np.nan), "confidence where wrong", cmap=WRONG, **limits)
+    for column, shown in ((1, sure), (2, wrongly)):
+        figure.colorbar(shown, ax=axes[column::3], location="bottom", shrink=0.9, panchor=False)
+    lines = (Style("label", "#555555", "", "-", "none"), Style("prediction", "#555555", "", ":", "none"))
+    legend(figure, [*_class_handles(class_names), *map(line_of, lines)])
+    return figure
