@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from nacl._checks import check_integer, expectation
 from nacl.data.load import PROJECT_ROOT, resolve_data
-from nacl.experiments import Run, runs_folder
+from nacl.runs import Run, runs_folder
 
 NOTEBOOK = PROJECT_ROOT / "notebooks" / "02_train.ipynb"
 POLL_SECONDS = 0.5

@@ -141,9 +141,18 @@ def predict(model: nn.Module, case: Case, *, device: str = "auto") -> Tensor:
     Raises:
         ValueError: unknown or missing device.
     """
+    return predict_logits(model, case, device=device).softmax(dim=1)
+
+
+def predict_logits(model: nn.Module, case: Case, *, device: str = "auto") -> Tensor:
+    """Logits (D, C, H, W) of a case, float32 on the CPU.
+
+    Raises:
+        ValueError: unknown or missing device.
+    """
     place = resolve_device(device)
     model.to(place, memory_format=torch.channels_last)
-    return torch.cat([logits.softmax(dim=1).cpu() for logits in _logits(model, case, place)])
+    return torch.cat([logits.cpu() for logits in _logits(model, case, place)])
 
 
 def _train_epoch(

@@ -11,23 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from test_files import largest_file
 
-from nacl import experiments, provenance
+from nacl import provenance
 from nacl.data import load_dataset
+from nacl.data.load import PROJECT_ROOT
 from nacl.evaluation import SUMMARY, evaluate
-from nacl.experiments import (
-    GRIDS,
-    PROFILES,
-    Run,
-    finished,
-    load_result,
-    plan,
-    results_table,
-    runs_folder,
-    train_run,
-)
+from nacl.experiments import GRIDS, PROFILES, plan, train_run
 from nacl.losses import LOSSES
+from nacl.results import finished, load_result, results_table
+from nacl.runs import Run, runs_folder
+from nacl.training import predict_logits
 
 TINY = {"size": 32, "filters": 2, "batch_size": 4, "device": "cpu"}
 
@@ -191,7 +186,7 @@ def test_the_folder_of_runs(tmp_path, monkeypatch):
     assert Run().folder().parent == tmp_path / "elsewhere"
     assert Run().folder(tmp_path).parent == tmp_path
     monkeypatch.delenv("NACL_RUNS")
-    assert runs_folder() == experiments.PROJECT_ROOT / "runs"
+    assert runs_folder() == PROJECT_ROOT / "runs"
 
 
 # Plans
@@ -280,23 +275,43 @@ def test_a_finished_run_is_read_and_not_trained_again(trained, tiny_acdc_copy):
 
 def test_the_stored_weights_give_the_stored_metrics(trained):
     dataset = trained.dataset()
-    cases, bins = evaluate(trained.model(), dataset.split("test"), dataset.num_classes, device="cpu")
+    options = {"temperature": trained.info["temperature"], "device": "cpu"}
+    cases, bins = evaluate(trained.model(), dataset.split("test"), dataset.num_classes, **options)
     pd.testing.assert_frame_equal(trained.cases, cases, rtol=1e-9)
     pd.testing.assert_frame_equal(trained.bins, bins, rtol=1e-9)
     case = dataset.split("test")[0]
     assert torch.equal(trained.predict(case), trained.predict(case))
-    assert len(trained.cases) == len(dataset.split("test")) == 2
+    assert list(trained.cases["post_hoc"]) == ["none", "temperature"] * len(dataset.split("test"))
 
 
 def test_metrics_have_the_columns_of_the_summary_and_the_right_spacing(trained):
     assert set(SUMMARY) <= set(trained.cases)
-    assert list(trained.cases["case"]) == ["patient004_frame01", "patient005_frame01"]
-    assert list(trained.cases["patient"]) == ["patient004", "patient005"]
+    plain = trained.cases[trained.cases["post_hoc"] == "none"]
+    assert list(plain["case"]) == ["patient004_frame01", "patient005_frame01"]
+    assert list(plain["patient"]) == ["patient004", "patient005"]
     assert "kl_posterior" not in trained.cases
     foreground = trained.cases[[f"dice_{k}" for k in (1, 2, 3)]].mean(axis=1)
     pd.testing.assert_series_equal(trained.cases["dice"], foreground, check_names=False)
     # Pixels of the 192 grid: what is found at 32 x 32 is 6 pixels a step.
     assert load_dataset(trained.run.data, size=32).cases[0].spacing == (1.0, 6.0, 6.0)
+
+
+def test_the_temperature_is_that_of_the_validation_cases_and_changes_no_label(trained):
+    dataset, temperature = trained.dataset(), trained.info["temperature"]
+    logits, labels = [], []
+    for case in dataset.split("valid"):
+        logits.append(predict_logits(trained.model(), case, device="cpu"))
+        labels.append(torch.from_numpy(case.label).long())
+    x, y = torch.cat(logits).double(), torch.cat(labels)
+    cost = [F.cross_entropy(x / t, y).item() for t in (temperature, temperature * 0.99, temperature * 1.01, 1.0)]
+    assert cost[0] == min(cost)
+    plain, scaled = (trained.cases[trained.cases["post_hoc"] == name] for name in ("none", "temperature"))
+    assert list(plain["dice"]) == list(scaled["dice"])
+    assert list(plain["nll"]) != list(scaled["nll"])
+    case = dataset.split("test")[0]
+    assert torch.equal(trained.predict(case).argmax(dim=1), trained.predict(case, post_hoc="temperature").argmax(dim=1))
+    with pytest.raises(ValueError, match="`post_hoc`"):
+        trained.predict(case, post_hoc="temprature")
 
 
 def test_a_run_on_the_phantom_is_compared_with_its_posterior(squares):
@@ -354,7 +369,8 @@ def test_a_process_that_wants_a_run_in_training_elsewhere_waits_and_reads(traine
     script = """
         import json, sys, time
         from pathlib import Path
-        from nacl.experiments import Run, train_run
+        from nacl.experiments import train_run
+from nacl.runs import Run
 
         def on_epoch(history):
             print("epoch", len(history), flush=True)
@@ -391,12 +407,13 @@ def test_a_folder_without_a_result_says_how_to_get_one(tmp_path):
 def test_the_table_has_a_row_a_case_with_its_run_and_where_it_was_made(trained, tiny_acdc, tmp_path):
     other = train_run(tiny_run(tiny_acdc, loss="ce", epochs=1), runs=tmp_path)
     table = results_table([trained, other])
-    assert len(table) == 4
+    assert len(table) == 8
     assert {f.name for f in fields(Run)} - set(table) == {"data", "device"}, "paths and wishes are of one machine"
     assert {"identity", "commit", "device_name", "dataset", "data_fingerprint", "case"} <= set(table)
     assert set(trained.cases) <= set(table)
-    assert list(table["loss"]) == ["nacl", "nacl", "ce", "ce"]
-    assert list(table["identity"]) == [trained.run.identity()] * 2 + [other.run.identity()] * 2
+    assert list(table["loss"]) == ["nacl"] * 4 + ["ce"] * 4
+    assert list(table["method"]) == ["nacl", "nacl + temperature"] * 2 + ["ce", "ce + temperature"] * 2
+    assert list(table["identity"]) == [trained.run.identity()] * 4 + [other.run.identity()] * 4
     assert list(table["dice"]) == [*trained.cases["dice"], *other.cases["dice"]]
 
 

@@ -12,7 +12,8 @@ import nbformat
 import pytest
 
 from nacl import sweep as module
-from nacl.experiments import Run, load_result
+from nacl.results import load_result
+from nacl.runs import Run
 from nacl.sweep import execute_notebook, papermill, sweep
 
 RAISES, KILLED = 1, 2  # seeds that go wrong in `notebook`
@@ -27,7 +28,7 @@ if seed == {raises} and attempts.read_text().split().count("{raises}") == 1:
 if seed == {killed}:
     os.kill(os.getpid(), 9)
 """
-TRAIN = "from nacl.experiments import Run, train_run\ntrain_run(Run({fields}))"
+TRAIN = "from nacl.experiments import train_run\ntrain_run Run {fields}  "
 
 
 def write_notebook(file: Path, *code: str) -> Path:
