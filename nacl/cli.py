@@ -1,7 +1,9 @@
-"""The shell's door: `nacl train | sweep | table | data`."""
+"""The shell's door: `nacl train | sweep | table | data | report`."""
 
 import argparse
+import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,19 +16,9 @@ from nacl._checks import check_choice, check_integer, expectation
 from nacl._files import whole_file
 from nacl.data import SPLITS, Case, Dataset, acdc, load_dataset, resolve_data
 from nacl.evaluation import SUMMARY
-from nacl.experiments import (
-    GRIDS,
-    PROFILES,
-    PROVENANCE,
-    Run,
-    epoch_bar,
-    finished,
-    load_result,
-    plan,
-    results_table,
-    runs_folder,
-    train_run,
-)
+from nacl.experiments import GRIDS, PROFILES, epoch_bar, plan, train_run
+from nacl.results import PROVENANCE, finished, load_result, results_table
+from nacl.runs import Run, runs_folder
 from nacl.sweep import sweep
 
 EXAMPLES = """\
@@ -35,6 +27,7 @@ a first hour:
   nacl train --data path/to/acdc --size 96 --epochs 2   does it run?
   nacl sweep main --data path/to/acdc                   CE, SVLS and NACL
   nacl table                                            what came out
+  nacl report PREDICTIONS LABELS                        is your own model calibrated?
   nacl COMMAND --help                                   more about each
 """
 TRAIN_EXAMPLES = """\
@@ -68,11 +61,23 @@ examples:
   nacl data check path/to/acdc                          every file, to the last; cases, labels, problems
   nacl data check phantom --picture phantom.png         with a picture
 """
+REPORT_EXAMPLES = """\
+examples:
+  nacl report predictions labelsTr                      what nnU-Net's --save_probabilities left, beside its labels
+  nacl report probs labels --images imagesTr --class-names background liver tumour --csv cases.csv
+  nacl report logits.npy labels.npy --from-logits --out one.html
+  nacl report predictions labels --patient-pattern "^[^_]+" --ignore-index 255 --ignore-unmatched
+
+A case is a file of each folder, paired by name: npy, npz, nii, nii.gz, h5, hdf5; probabilities or logits (classes
+first, or last in NIfTI) and a label map. The page is one file that asks for no other. Files that can't be read are
+named on it, the others are reported, and the status is 1.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 where runs or files failed, or 2 for input that can't be used."""
     options = _parser().parse_args(arguments)
+    options.typed = shlex.join(["nacl", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         return options.command(options)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
@@ -124,6 +129,36 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("data", help="'phantom', or a folder")
     check.add_argument("--size", type=int, default=96, help="of a slice of the phantom (default: 96)")
     check.add_argument("--picture", type=Path, metavar="FILE", help="middle slices of six cases with their outlines")
+
+    report = _command(
+        commands, "report", _report, "is your model calibrated? one page on its predictions", REPORT_EXAMPLES
+    )
+    report.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder of probabilities or logits")
+    report.add_argument("labels", type=Path, metavar="LABELS", help="folder of label maps")
+    report.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
+    report.add_argument("--csv", type=Path, metavar="FILE", help="the numbers of each case")
+    report.add_argument("--images", type=Path, metavar="FOLDER", help="images, shown with the worst cases")
+    report.add_argument(
+        "--class-names", nargs="+", metavar="NAME", help="background first (default: as in nnU-Net's dataset.json)"
+    )
+    report.add_argument("--title", default="Is this model calibrated?", help="of the page")
+    report.add_argument("--ignore-index", type=int, metavar="N", help="label that never counts (default: -100)")
+    report.add_argument("--ignore-unmatched", action="store_true", help="leave out files without a partner")
+    report.add_argument("--patient-pattern", metavar="REGEX", help="finds a case's patient in its name (default: all)")
+    report.add_argument("--key", metavar="NAME", help="of the scores in npz and HDF5 files")
+    report.add_argument("--label-key", metavar="NAME", help="of the labels there")
+    report.add_argument("--class-axis", type=int, metavar="N", help="of the classes, in the array as it is stored")
+    report.add_argument(
+        "--axis-order", metavar="ORDER", help="of arrays beside NIfTI files: zyx, xyz (default: by shape)"
+    )
+    kind = report.add_mutually_exclusive_group()
+    kind.add_argument("--from-logits", action="store_true", default=None, help="they are logits (default: found out)")
+    kind.add_argument(
+        "--from-probs", dest="from_logits", action="store_false", default=None, help="they are probabilities"
+    )
+    report.add_argument("--n-bins", type=int, default=15, metavar="N", help="bins of confidence (default: 15)")
+    report.add_argument("--worst", type=int, default=3, metavar="N", help="cases to picture (default: 3)")
+    report.add_argument("--seed", type=int, default=0, metavar="N", help="of the samples and halves (default: 0)")
     return parser
 
 
@@ -160,10 +195,12 @@ def _train(options: argparse.Namespace) -> int:
         print("This run was finished before; nothing is trained.")
     with epoch_bar(run) as show:
         result = train_run(run, runs=options.runs, on_epoch=show)
-    columns = ["case", *SUMMARY]
-    print(result.cases[columns].to_string(index=False, float_format="%.3f"))
-    print(f"\nmean over {len(result.cases)} test cases ({result.info['dataset']}, distances in {result.info['unit']}):")
-    print(result.cases[columns[1:]].mean().to_string(float_format="%.4f"))
+    columns = list(SUMMARY)
+    plain = result.cases[result.cases["post_hoc"] == "none"]
+    print(plain[["case", *columns]].to_string(index=False, float_format="%.3f"))
+    print(f"\nmean over {len(plain)} test cases ({result.info['dataset']}, distances in {result.info['unit']}),")
+    print(f"as trained, and with logits divided by the temperature {result.info['temperature']:.3f}:")
+    print(result.cases.groupby("post_hoc")[columns].mean().T.to_string(float_format="%.4f"))
     print(f"\n{result.folder}")
     return 0
 
@@ -224,15 +261,15 @@ def _table(options: argparse.Namespace) -> int:
 
 
 def _mean_over_cases(table: pd.DataFrame) -> pd.DataFrame:
-    keys = [*(f.name for f in fields(Run) if f.name in table), *PROVENANCE]
+    keys = ["method", *(f.name for f in fields(Run) if f.name in table), "post_hoc", *PROVENANCE]
     return table.groupby(keys, sort=False, dropna=False).mean(numeric_only=True).reset_index()
 
 
 def _print_runs(table: pd.DataFrame) -> None:
     """Mean over test cases, with only the fields in which the runs differ."""
     table = _mean_over_cases(table) if "case" in table else table
-    names = ["dataset", *(f.name for f in fields(Run) if f.name in table)]
-    varying = [name for name in names if table[name].nunique() > 1 or name in ("loss", "seed")]
+    names = ["method", "dataset", *(f.name for f in fields(Run) if f.name in table and f.name != "loss")]
+    varying = [name for name in names if table[name].nunique() > 1 or name in ("method", "seed")]
     same = {name: table[name].dropna().iloc[0] for name in names if name not in varying and table[name].notna().any()}
     print("the same in all:", ", ".join(f"{name}={value}" for name, value in same.items()))
     print(table[[*varying, *SUMMARY]].to_string(index=False, float_format="%.4f"))
@@ -290,3 +327,41 @@ def _describe(cases: Sequence[Case], class_names: Sequence[str]) -> pd.DataFrame
             **dict(zip(class_names, shares if of_split else [0.0] * len(class_names), strict=True)),
         }
     return pd.DataFrame(rows).T.astype({"patients": int, "cases": int, "slices": int})
+
+
+def _report(options: argparse.Namespace) -> int:
+    from nacl.reporting import (
+        Reading,
+        find_cases,
+        nnunet_labels,
+        report,
+    )  # jinja2 and matplotlib's colours are slow to import
+
+    reading = Reading(
+        key=options.key,
+        label_key=options.label_key,
+        class_axis=options.class_axis,
+        axis_order=options.axis_order,
+        from_logits=options.from_logits,
+        patient=options.patient_pattern,
+    )
+    cases = find_cases(
+        options.predictions,
+        options.labels,
+        images=options.images,
+        ignore_unmatched=options.ignore_unmatched,
+        reading=reading,
+    )
+    class_names, ignored = nnunet_labels(options.predictions)
+    if options.ignore_index is None:
+        options.ignore_index = -100 if ignored is None else ignored
+    options.class_names = options.class_names or class_names
+    names = ("class_names", "n_bins", "ignore_index", "worst", "csv", "title", "seed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # what is left out is said below
+        found = report(cases, options.out, command=options.typed, **{name: getattr(options, name) for name in names})
+    print(found.verdict)
+    print(f"read as {', '.join(sorted(set(found.cases['scores'])))}; {len(found.cases)} cases in {found.path}")
+    for name, reason in found.unread.items():
+        print(f"NOT READ {name}: {reason}", file=sys.stderr)
+    return 1 if found.unread else 0

@@ -12,7 +12,7 @@ import pytest
 from nacl import cli
 from nacl.cli import main
 from nacl.evaluation import SUMMARY
-from nacl.experiments import Run
+from nacl.runs import Run
 from nacl.sweep import Outcome
 
 TINY = ["--size", "32", "--filters", "2", "--epochs", "1", "--device", "cpu"]
@@ -62,20 +62,22 @@ def test_table_is_the_mean_of_each_run_with_what_differs(trained, capsys):
     assert main(["table", "--runs", str(trained)]) == 0
     first, header, *rows = capsys.readouterr().out.splitlines()
     assert "size=32" in first
-    assert header.split()[:2] == ["loss", "seed"]
-    assert sorted(row.split()[0] for row in rows) == ["ce", "nacl"]
+    assert header.split()[:2] == ["method", "seed"]
+    assert sorted(row.split()[0] for row in rows) == ["ce", "ce", "nacl", "nacl"]
+    assert sum("ce + temperature" in row for row in rows) == 1
 
 
 def test_table_of_cases_goes_to_a_file_with_every_column(trained, tmp_path, capsys):
     file = tmp_path / "new" / "cases.csv"
     assert main(["table", "--runs", str(trained), "--cases", "--csv", str(file)]) == 0
-    assert f"4 rows in {file}" in capsys.readouterr().out
+    assert f"8 rows in {file}" in capsys.readouterr().out
     table = pd.read_csv(file)
     assert ({f.name for f in fields(Run)} - {"data", "device"}) | {"case", "identity", "commit", *SUMMARY} <= set(table)
-    mean = table.groupby("loss")["nll"].mean()
+    mean = table.groupby("method")["nll"].mean()
     assert main(["table", "--runs", str(trained), "--csv", str(file)]) == 0
-    means = pd.read_csv(file).set_index("loss")["nll"]
+    means = pd.read_csv(file).set_index("method")["nll"]
     assert means["nacl"] == pytest.approx(mean["nacl"], rel=1e-5)
+    assert means["nacl + temperature"] == pytest.approx(mean["nacl + temperature"], rel=1e-5)
 
 
 def test_table_of_named_folders_is_of_these_only(trained, capsys):
@@ -240,7 +242,7 @@ def test_an_interrupt_says_that_the_same_command_goes_on(runs, tiny_acdc, capsys
 # Help
 
 
-@pytest.mark.parametrize("command", ["train", "sweep", "table", "data"])
+@pytest.mark.parametrize("command", ["train", "sweep", "table", "report", "data"])
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
