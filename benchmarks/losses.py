@@ -8,21 +8,15 @@ at best.
 """
 
 import argparse
-import csv
-import os
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch._dynamo
 import torch.nn.functional as F
+from timing import Step, alternating, peak_bytes, text, write_csv
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
-from tqdm import tqdm
 
 from nacl.losses import LOSSES, NACLLoss, SVLSLoss, build_loss
 from nacl.provenance import provenance
@@ -39,7 +33,6 @@ SHAPES = {
     ],
 }
 CROSS_ENTROPY = "F.cross_entropy"
-Step = Callable[[], None]
 
 
 def main() -> int:
@@ -60,11 +53,7 @@ def main() -> int:
         rows += list(measure(shape, options.device, options.rounds, compiled=not options.no_compile))
         print_table(shape, [row for row in rows if row["shape"] == text(shape)])
     if options.csv:
-        facts = {**provenance(options.device), "rounds": options.rounds}
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*rows[0], *facts])
-            writer.writeheader()
-            writer.writerows({**row, **facts} for row in rows)
+        write_csv(options.csv, rows, {**provenance(options.device), "rounds": options.rounds})
     return 0
 
 
@@ -74,15 +63,7 @@ def measure(shape: tuple[int, ...], device: str, rounds: int, *, compiled: bool)
     logits = torch.randn(shape, device=device, requires_grad=True)
     target = label_map(shape).to(device)
     steps = rivals(logits, target, compiled=compiled)
-    timer = cuda_seconds if device == "cuda" else cpu_seconds
-    for step in steps.values():  # compiles, and fills caches
-        step()
-        step()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in tqdm(range(rounds), desc=text(shape), unit="round", leave=False):
-        for name, step in steps.items():
-            seconds[name].append(timer(step))
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    medians = alternating(steps, rounds, device=device, title=text(shape))
     for name, step in steps.items():
         logits.grad = None
         yield {
@@ -130,58 +111,6 @@ def label_map(shape: tuple[int, ...]) -> Tensor:
     coarse = torch.randn(images, classes, *(-(-length // 16) for length in space))
     mode = "bilinear" if len(space) == 2 else "trilinear"
     return F.interpolate(coarse, tuple(space), mode=mode).argmax(dim=1)
-
-
-def cpu_seconds(step: Step) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-def cuda_seconds(step: Step) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    start.record()
-    step()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
-
-
-def peak_bytes(step: Step, device: str) -> int:
-    """The largest sum of what a step holds at one time."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return torch.cuda.max_memory_allocated() - before
-    with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    held = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the notices that the profiler writes to standard error from C++."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def text(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def print_table(shape: tuple[int, ...], rows: list[dict[str, object]]) -> None:
