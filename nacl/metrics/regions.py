@@ -18,8 +18,8 @@ def region_mask(
 
     "all": every valid pixel. "predicted_foreground": the predicted class is not 0. "predicted_border": within
     2 pixels of another predicted class. "true_foreground": the true label is not 0, as in the papers; this chooses
-    pixels by the answer, so even the true posterior has an error there. For a region of your own, give the pixels outside
-    it the label `ignore_index`.
+    pixels by the answer, so even the true posterior has an error there. For a region of your own, give the
+    pixels outside it the label `ignore_index`.
 
     Args:
         probs: softmax output (N, C, ...), in 2D or 3D.
