@@ -18,13 +18,14 @@ from importlib.metadata import files
 from pathlib import Path
 
 import nbformat
-from tables import family, speed_table
+from tables import family, metrics_table, speed_table
 from tqdm import tqdm
 
 from nacl.data import dataset_fingerprint, resolve_data
 from nacl.data.load import PROJECT_ROOT
-from nacl.experiments import PROFILES, Run, plan
+from nacl.experiments import PROFILES, plan
 from nacl.provenance import source_hash
+from nacl.runs import Run
 from nacl.sweep import available_cores, papermill, sweep
 
 ROOT = PROJECT_ROOT
@@ -87,6 +88,9 @@ def page_parameters(run: Run, data: str, profile: str) -> dict[str, dict[str, ob
         "01_svls": {"data": data},
         "02_train": asdict(run),
         "03_compare": {"data": data, "profile": profile, "device": run.device},
+        "04_confidence": {},
+        "05_traps": {},
+        "06_comparing": {},
     }
 
 
@@ -117,6 +121,7 @@ def stage(pages: dict[str, Path]) -> str:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, STAGE / name)
     (STAGE / "book" / "_speed.md").write_text(speed_table(ROOT / "benchmarks" / "losses-cpu.csv"))
+    (STAGE / "book" / "_metrics.md").write_text(metrics_table(ROOT / "benchmarks" / "metrics-cpu.csv"))
     (STAGE / "book" / "_family.md").write_text(family())
     mathjax = next(f for f in files("sphinx-mathjax-offline") or [] if f.name == "tex-svg-full.js")
     vendor = STAGE / "book" / "_assets" / "vendor" / "mathjax"

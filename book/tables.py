@@ -59,3 +59,19 @@ def typeset(formula: str) -> str:
     for letters, sign in signs.items():
         formula = formula.replace(letters, sign)
     return re.sub(r"_(\w)", r"<sub>\1</sub>", formula)
+
+
+def metrics_table(file: Path) -> str:
+    """The figures of `benchmarks/metrics.py` as Markdown: a row a rival, and how they were made."""
+    figures = pd.read_csv(file)
+    lines = []
+    for (metric, shape), of_metric in figures.groupby(["metric", "shape"], sort=False):
+        head = [f"**{metric}**, {shape}", "ms", "times faster", "memory", "error"]
+        lines += ["", *(f"| {' | '.join(line)} |" for line in (head, ["---"] + ["---:"] * 4))]
+        for row in of_metric.itertuples():
+            error = "" if pd.isna(row.error) else f"{row.error:.0e}" if row.error else "0"
+            cells = [row.rival, f"{row.ms:.1f}", f"{row.times_faster:.1f}", f"{row.memory_in_logits:.2f}", error]
+            lines.append(f"| {' | '.join(cells)} |")
+    made = figures.iloc[0]
+    note = f"{made['rounds']} rounds, {made['device_name']}, torch {made['torch']}, commit `{made['commit'][:12]}`."
+    return "\n".join(lines) + f"\n\n{note}\n"

@@ -146,7 +146,9 @@ errors = pd.Series(
 errors[list(regions)].rename_axis("annotators").style.format("{:.4f}")
 
 # %%
-bins = {n: bins_table({r: metrics[n, r] for r in regions}) for n in (1, 10)}
+bins = {
+    n: bins_table({r: metrics[n, r].bins for r in regions}) for n in (1, 10)
+}
 named = {"1 annotator": bins[1], "10 annotators": bins[10]}
 titles = {"predicted_border": "predicted border"}
 titles["true_foreground"] = "true foreground"

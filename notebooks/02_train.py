@@ -56,8 +56,9 @@ import pandas as pd
 from IPython.display import Markdown
 from nacl import plots
 from nacl.evaluation import SUMMARY
-from nacl.experiments import Run, epoch_bar, train_run
+from nacl.experiments import epoch_bar, train_run
 from nacl.priors import mixed_windows
+from nacl.runs import Run
 
 # %% [markdown]
 # **Predict.** Where will the network be least sure: inside the heart, on its border, or in the background? And will it
@@ -92,12 +93,23 @@ Markdown(
 #
 # Dice and the 95th percentile of the surface distance, means over the classes of the heart; calibration errors over
 # all pixels, over the band round the predicted border, and over the papers' region (the true foreground); and the
-# negative log-likelihood, a proper score: on average it is smallest for the true probabilities, and for no others.
+# negative log-likelihood and the Brier score, proper scores: on average they are smallest for the true probabilities,
+# and for no others.
 
 # %%
-result.cases[["case", *SUMMARY]].style.format(precision=3).hide(
-    axis="index"
-)
+plain = result.cases[result.cases["post_hoc"] == "none"]
+plain[["case", *SUMMARY]].style.format(precision=3).hide(axis="index")
+
+# %% [markdown]
+# ## What a temperature would have done
+#
+# The cheapest calibration comes after training: divide all logits by one number $T$, chosen on the validation cases by
+# their likelihood ({doc}`04_confidence`). It changes no label. A loss that does not beat *cross-entropy and a
+# temperature* has not earned its place, so every comparison here has that row.
+
+# %%
+numbers = [c for c in SUMMARY if c not in ("dice", "hd95")]
+result.cases.groupby("post_hoc")[numbers].mean().T.style.format(precision=4)
 
 # %% [markdown]
 # ## Is it as often right as it says?
@@ -108,17 +120,18 @@ regions = {
     "predicted_border": "predicted border",
     "true_foreground": "true foreground",
 }
-plots.reliability_diagram({run.loss: result.bins}, regions)
+scaled = result.bins["post_hoc"] == "temperature"
+bins = {run.loss: result.bins[~scaled]}
+bins[f"{run.loss} + temperature"] = result.bins[scaled]
+plots.reliability_diagram(bins, regions)
 # %% [markdown]
-# Below the diagonal the network is over-confident. The dots grow with the pixels in their bin: most pixels are easy,
-# and the interesting ones are few.
+# Below the diagonal the network is over-confident. Beneath each panel, on a logarithmic scale, the share of its pixels
+# in each bin: most pixels are easy, and the interesting ones are few. The bands come from drawing the test cases anew.
 #
 # ## Where is it unsure?
 
 # %%
-middle_case = result.cases.sort_values("dice").iloc[len(result.cases) // 2][
-    "case"
-]
+middle_case = plain.sort_values("dice").iloc[len(plain) // 2]["case"]
 case = next(
     case
     for case in result.dataset().split("test")
@@ -136,16 +149,16 @@ plots.outlines(
     result.info["class_names"],
 )
 # %%
-wrong = predicted.numpy() != case.label[slice_number]
-plots.maps(
-    {"confidence": confidence, "wrong where bright": wrong},
-    label="probability, or 0 and 1",
+plots.error_maps(
+    case.image[slice_number],
+    case.label[slice_number],
+    {run.loss: (predicted.numpy(), confidence.numpy())},
+    result.info["class_names"],
 )
 
 # %%
-sums = result.bins.groupby("region")[
-    ["count", "confidence_sum", "correct_sum"]
-].sum()
+columns = ["count", "confidence_sum", "correct_sum"]
+sums = result.bins[~scaled].groupby("region")[columns].sum()
 gap = (sums["confidence_sum"] - sums["correct_sum"]) / sums["count"]
 border = mixed_windows(predicted[None], kernel_size=5)[0]
 places = {
@@ -159,12 +172,13 @@ surest = {
 pd.Series(surest, name="mean confidence").round(3).to_frame()
 
 # %% tags=["hide-input"]
-mean = result.cases.mean(numeric_only=True)
+mean = plain.mean(numeric_only=True)
 Markdown(
-    f"**What we saw.** On {len(result.cases)} test cases the network reaches a Dice of {mean['dice']:.3f}. On the slice "
+    f"**What we saw.** On {len(plain)} test cases the network reaches a Dice of {mean['dice']:.3f}. On the slice "
     f"above it is least sure {min(surest, key=surest.get)}, with a mean confidence of {min(surest.values()):.2f}. Is it "
     f"right as often as it says? Confidence minus accuracy is {gap['predicted_border']:+.3f} round the predicted border "
-    f"and {gap['all']:+.3f} over all pixels (+ is over-confident, - too timid)."
+    f"and {gap['all']:+.3f} over all pixels (+ is over-confident, - too timid). The temperature that suits the "
+    f"validation cases is {result.info['temperature']:.2f}: {'above 1, so the network is too sure of itself' if result.info['temperature'] > 1 else 'not above 1, so the network is not too sure of itself'}."
 )
 
 # %% [markdown]
@@ -191,6 +205,5 @@ assert result.run.values() == run.values()
 assert len(result.history) == run.epochs
 assert result.history["loss"].notna().all()
 assert result.cases["dice"].between(0, 1).all()
-assert result.bins.query("region == 'all'")["count"].sum() == sum(
-    c.label.size for c in result.dataset().split("test")
-)
+counted = result.bins[~scaled].query("region == 'all'")["count"].sum()
+assert counted == sum(c.label.size for c in result.dataset().split("test"))

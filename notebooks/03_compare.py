@@ -18,7 +18,8 @@
 # three trainings.
 #
 # Three networks that differ in their loss alone: cross-entropy, SVLS with its hidden constraint
-# ({doc}`01_svls`), and NACL, which has its constraint in the open {cite}`murugesan2025`.
+# ({doc}`01_svls`), and NACL, which has its constraint in the open {cite}`murugesan2025`; and what one temperature after
+# training makes of each.
 
 # %% tags=["parameters"]
 data = "phantom"  # or the folder of a benchmark
@@ -31,7 +32,10 @@ import pandas as pd
 from IPython.display import Markdown
 from nacl import plots
 from nacl.evaluation import SUMMARY
-from nacl.experiments import plan, results_table, train_run
+from nacl.experiments import plan, train_run
+from nacl.results import results_table
+from nacl.statistics import non_inferiority
+from nacl.tables import compare, scores_of, typeset
 from tqdm.auto import tqdm
 
 # %% [markdown]
@@ -60,26 +64,58 @@ Markdown(text + scaled.get(info["dataset"], "") + ".")
 # %% [markdown]
 # ## The table
 #
-# Means over the test cases (and seeds), with the standard deviation between them: how much cases differ, which is no
-# interval for the mean. `ece_reference` and `cece_reference` are the papers' numbers (true foreground, one case at a time);
-# `ece_all` and `ece_predicted_border` look at predictions only. `kl_posterior`, where the truth is known, is the mean
-# divergence of the forecast from it: 0 is perfect.
+# Means over the patients (and seeds) with their 95% intervals ({doc}`06_comparing`). A degree sign marks what does not
+# differ significantly from cross-entropy. `ece_reference` and `cece_reference` are the papers' numbers (true foreground,
+# one case at a time); `ece_all` and `ece_predicted_border` look at predictions only. `kl_posterior`, where the truth is
+# known, is the mean divergence of the forecast from it: 0 is perfect.
 
 # %%
 columns = [c for c in (*SUMMARY, "kl_posterior") if c in table]
-short = table.groupby("loss", sort=False)[columns].agg(["mean", "std"])
-cells = {
-    c: [f"{m:.3f} ± {s:.3f}" for m, s in short[c].itertuples(index=False)]
-    for c in columns
-}
-pd.DataFrame(cells, index=short.index).T
+compared = compare(table, columns, baseline="ce")
+methods = ["ce", "ce + temperature", "svls", "nacl", "nacl + temperature"]
+typeset(compared).loc[methods].T
+
+# %% [markdown]
+# The same as differences from cross-entropy, where the patients are paired: each patient is its own control, so these
+# intervals are narrower than those of the means.
+
+# %%
+differences = compared.dropna(subset="difference").drop(
+    columns=["mean", "low", "high"]
+)
+differences = differences.rename(
+    columns={
+        "difference": "mean",
+        "difference_low": "low",
+        "difference_high": "high",
+        "method": "name",
+    }
+)
+plots.intervals(
+    differences[differences["metric"] == "ece_predicted_border"],
+    "ECE round the predicted border, less that of CE (below 0 is better)",
+)
+# %%
+plots.intervals(
+    differences[differences["metric"] == "nll"],
+    "negative log-likelihood, less that of CE (below 0 is better)",
+)
+
+# %% [markdown]
+# A better calibration that costs overlap is no gain. So: is the Dice of NACL worse than that of cross-entropy by less
+# than 0.01? That margin was chosen before the run.
+
+# %%
+dice = scores_of(table, "dice")
+no_loss = non_inferiority(dice["nacl"], dice["ce"], margin=0.01)
+Markdown(str(no_loss))
 
 # %% [markdown]
 # ## Case by case
 
 # %%
 plots.by_case(
-    table,
+    table[table["method"].isin(methods)],
     {
         "dice": "Dice",
         "hd95": "HD95",
@@ -88,8 +124,15 @@ plots.by_case(
     },
 )
 # %%
+plots.metric_histograms(
+    table[table["method"].isin(methods)],
+    "ece_predicted_border",
+    "ECE round the predicted border, cases",
+)
+# %%
 values = ["dice", "hd95", "ece_reference", "cece_reference"]
-table.pivot_table(
+plain = table[table["post_hoc"] == "none"]
+plain.pivot_table(
     index="case", columns="loss", values=values, sort=False
 ).round(3)
 
@@ -99,7 +142,12 @@ table.pivot_table(
 # Over all pixels, in the band round the predicted border, and over the papers' region.
 
 # %%
-bins = {r.run.loss: r.bins for r in results if r.run.seed == 0}
+first = {r.run.loss: r.bins for r in results if r.run.seed == 0}
+bins = {
+    loss: of_run[of_run["post_hoc"] == "none"]
+    for loss, of_run in first.items()
+}
+bins["ce + temperature"] = first["ce"].query("post_hoc == 'temperature'")
 regions = {"all": "all pixels", "predicted_border": "predicted border"}
 plots.reliability_diagram(
     bins, {**regions, "true_foreground": "true foreground"}
@@ -110,7 +158,7 @@ plots.reliability_diagram(
 
 # %%
 cases = {case.name: case for case in results[0].dataset().split("test")}
-by_dice = table.groupby("case")["dice"].mean().sort_values()
+by_dice = plain.groupby("case")["dice"].mean().sort_values()
 case = cases[by_dice.index[len(by_dice) // 2]]
 slice_number = len(case.image) // 3
 of_seed = {
@@ -135,18 +183,20 @@ confidences = {
 lowest = 1 / len(info["class_names"])
 plots.maps(confidences, label="confidence", limits=(lowest, 1))
 # %% tags=["hide-input"]
-mean = short.xs("mean", axis=1, level=1)
+mean = plain.groupby("loss")[columns].mean()
 order = {
     c: [plots.LOSS_NAMES[loss] for loss in mean[c].sort_values().index]
     for c in columns
 }
+tempered = table[table["method"] == "ce + temperature"]
 border, everywhere = order["ece_predicted_border"], order["ece_all"]
 Markdown(
     f"**What we saw.** From the lowest calibration error to the highest, round the predicted border: "
     f"{', '.join(border)} ({mean['ece_predicted_border'].min():.3f} to {mean['ece_predicted_border'].max():.3f}); over "
     f"all pixels: {', '.join(everywhere)} ({mean['ece_all'].min():.3f} to {mean['ece_all'].max():.3f}). "
     f"{'The same order.' if border == everywhere else 'Not the same order.'} The lowest negative log-likelihood is "
-    f"{order['nll'][0]}'s ({mean['nll'].min():.3f}). NACL's error over all pixels, {mean.loc['nacl', 'ece_all']:.3f}, "
+    f"{order['nll'][0]}'s ({mean['nll'].min():.3f}); cross-entropy with a temperature has {tempered['nll'].mean():.3f}. "
+    f"Dice of NACL no more than 0.01 below that of CE: {'shown' if no_loss.shown else 'not shown'}. NACL's error over all pixels, {mean.loc['nacl', 'ece_all']:.3f}, "
     "stands beside the distance of its ceiling from 1, the penalty weight over the number of classes: "
     f"{runs[-1].penalty_weight / len(info['class_names']):.3f}."
 )
@@ -161,11 +211,15 @@ Markdown(
 # ## Where these numbers come from
 
 # %%
-columns = ["loss", "seed", "identity", "commit", "device_name", "torch"]
+shown = ["loss", "seed", "identity", "commit", "device_name", "torch"]
 made = [{**r.info, "loss": r.run.loss, "seed": r.run.seed} for r in results]
-provenance = pd.DataFrame(made)[[*columns, "seconds", "finished"]]
+provenance = pd.DataFrame(made)[
+    [*shown, "temperature", "seconds", "finished"]
+]
 provenance["commit"] = provenance["commit"].str[:12]
-provenance.style.format({"seconds": "{:.0f}"}).hide(axis="index")
+provenance.style.format(
+    {"seconds": "{:.0f}", "temperature": "{:.3f}"}
+).hide(axis="index")
 
 # %% tags=["hide-input"]
 Markdown(
@@ -178,6 +232,8 @@ Markdown(
 
 # %% tags=["hide-cell"]
 assert set(table["loss"]) == {"ce", "svls", "nacl"}
+assert set(methods) < set(table["method"])
+assert (compared["low"] <= compared["mean"]).all()
 assert table.groupby("loss")["case"].nunique().nunique() == 1
 assert table["dice"].between(0, 1).all()
 assert table["ece_all"].between(0, 1).all()
