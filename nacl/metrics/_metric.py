@@ -116,6 +116,17 @@ class Metric(ABC):
         """The state: None before the first update."""
         return self._sums
 
+    def pooled_sums(self, wanted: str) -> Sums:
+        """The state, of which `wanted` is made.
+
+        Raises:
+            RuntimeError: no update yet, or an aggregation by cases, which keeps their results only.
+        """
+        if self._sums is None or self.aggregation != "pooled":
+            got = "no data" if self._sums is None else "an aggregation by cases"
+            raise RuntimeError(f"Expected `update` and pooled pixels before `{wanted}`, got {got}.")
+        return self._sums
+
     def batch_sums(self, probs: Tensor, target: Tensor) -> Sums:
         """What a batch adds to the state."""
         sums = self.pixel_sums(probs, target)

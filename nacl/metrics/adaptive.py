@@ -143,10 +143,7 @@ class AdaptiveCalibrationError(Metric):
         Raises:
             RuntimeError: no update yet, or an aggregation by cases.
         """
-        if self.sums is None or self.aggregation != "pooled":
-            got = "no data" if self.sums is None else "an aggregation by cases"
-            raise RuntimeError(f"Expected `update` and pooled pixels before `error_bound`, got {got}.")
-        return self._mean(_bound_of_cut_cells, self.sums)
+        return self._mean(_bound_of_cut_cells, self.pooled_sums("error_bound"))
 
     def pixel_sums(self, probs: Tensor, target: Tensor) -> Sums:
         """Counts and sums of confidence by cell."""

@@ -103,10 +103,7 @@ class CalibrationError(Metric):
         Raises:
             RuntimeError: no update yet, or an aggregation by cases, which keeps no bins.
         """
-        if self.sums is None or self.aggregation != "pooled":
-            got = "no data" if self.sums is None else "an aggregation by cases"
-            raise RuntimeError(f"Expected `update` and pooled pixels before `bins`, got {got}.")
-        return CalibrationBins(**self.sums)
+        return CalibrationBins(**self.pooled_sums("bins"))
 
     def pixel_sums(self, probs: Tensor, target: Tensor) -> Sums:
         """Counts and sums of confidence by bin."""

@@ -137,16 +137,14 @@ class BrierScore(Metric):
         Raises:
             RuntimeError: no update yet, or an aggregation by cases.
         """
-        if self.sums is None or self.aggregation != "pooled":
-            got = "no data" if self.sums is None else "an aggregation by cases"
-            raise RuntimeError(f"Expected `update` and pooled pixels before `parts`, got {got}.")
-        bins = CalibrationBins(self.sums["counts"], self.sums["confidences"])
+        sums = self.pooled_sums("parts")
+        bins = CalibrationBins(sums["counts"], sums["confidences"])
         weight = bins.count.double() / bins.total.unsqueeze(-1)
         share = bins.correct_sum.sum(dim=-1, keepdim=True) / bins.total.unsqueeze(-1)
         reliability = (weight * (bins.confidence - bins.accuracy).square().nan_to_num()).sum().item()
         resolution = (weight * (bins.accuracy - share).square().nan_to_num()).sum().item()
         uncertainty = (share * (1 - share)).sum().item()
-        score = self.value(self.sums)
+        score = self.value(sums)
         return BrierParts(score, reliability, resolution, uncertainty, score - reliability + resolution - uncertainty)
 
     def pixel_sums(self, probs: Tensor, target: Tensor) -> Sums:
