@@ -370,7 +370,7 @@ def test_a_process_that_wants_a_run_in_training_elsewhere_waits_and_reads(traine
         import json, sys, time
         from pathlib import Path
         from nacl.experiments import train_run
-from nacl.runs import Run
+        from nacl.runs import Run
 
         def on_epoch(history):
             print("epoch", len(history), flush=True)

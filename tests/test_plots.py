@@ -125,6 +125,13 @@ def test_reliability_pools_the_cases_before_it_divides():
     np.testing.assert_allclose(ax.lines[1].get_xydata(), [[260 / 500, 290 / 500], [40 / 50, 25 / 50]])
 
 
+def test_a_region_without_a_pixel_leaves_its_panel_empty():
+    table = cases_of_bins().assign(count=0, confidence_sum=0.0, correct_sum=0)
+    figure = plots.reliability_diagram({"ce": table}, {"all": "All pixels"})
+    figure.canvas.draw()
+    assert not len(figure.axes[0].lines[1].get_xydata())
+
+
 def test_reliability_band_agrees_with_a_loop_over_resampled_cases():
     ax = plots.reliability_diagram({"ce": cases_of_bins()}, {"all": "All pixels"}).axes[0]
     band = ax.collections[1].get_paths()[0].vertices

@@ -28,7 +28,7 @@ if seed == {raises} and attempts.read_text().split().count("{raises}") == 1:
 if seed == {killed}:
     os.kill(os.getpid(), 9)
 """
-TRAIN = "from nacl.experiments import train_run\ntrain_run Run {fields}  "
+TRAIN = "from nacl.experiments import train_run\nfrom nacl.runs import Run\ntrain_run(Run({fields}))"
 
 
 def write_notebook(file: Path, *code: str) -> Path:

@@ -49,7 +49,7 @@ def _draw_reliability(ax: plt.Axes, strip: plt.Axes, table: pd.DataFrame, style:
     confidence, accuracy = pooled["confidence_sum"] / pooled["count"], pooled["correct_sum"] / pooled["count"]
     ax.plot(confidence, accuracy, color=style.colour, linestyle=style.line)
     dots(ax, confidence, accuracy, style, 14 + 80 * np.sqrt(share))
-    if "case" in table and table["case"].nunique() > 1:
+    if len(pooled) and "case" in table and table["case"].nunique() > 1:
         low, high = _accuracy_band(table[table["bin"].isin(pooled.index)])
         ax.fill_between(confidence, low, high, color=style.colour, alpha=0.2, linewidth=0)
 
