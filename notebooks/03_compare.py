@@ -77,7 +77,7 @@ typeset(compared).loc[methods].T
 
 # %% [markdown]
 # The same as differences from cross-entropy, where the patients are paired: each patient is its own control, so these
-# intervals are narrower than those of the means.
+# intervals are usually narrower than those of the means.
 
 # %%
 differences = compared.dropna(subset="difference").drop(
