@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from nacl._checks import check_choice
+from nacl._checks import check_choice, expectation
 from nacl.data import Case, Dataset, load_dataset
 from nacl.evaluation import POST_HOC
 from nacl.models import build_model
@@ -74,12 +74,16 @@ def load_result(folder: Path) -> Result:
 
     Raises:
         FileNotFoundError: no finished run there.
+        ValueError: a run from before each was tested with a temperature too.
     """
     if not (folder / "run.json").exists():
         raise FileNotFoundError(f"Expected a finished run in {folder}, got no run.json. Train it with `nacl train`.")
     info = json.loads((folder / "run.json").read_text())
-    tables = (pd.read_csv(folder / f"{name}.csv") for name in ("history", "metrics", "bins"))
-    return Result(Run(**info["run"]), folder, info, *tables)
+    history, cases, bins = (pd.read_csv(folder / f"{name}.csv") for name in ("history", "metrics", "bins"))
+    if "post_hoc" not in cases:
+        got, remedy = f"an older one in {folder}", "Train it again, or move its folder away"
+        raise ValueError(expectation("folder", "with a run of this version", got, remedy=remedy))
+    return Result(Run(**info["run"]), folder, info, history, cases, bins)
 
 
 def results_table(results: Sequence[Result]) -> pd.DataFrame:

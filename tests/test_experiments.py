@@ -1,6 +1,7 @@
 """Runs: their values, their identity, their files, and that none is done twice."""
 
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -394,6 +395,13 @@ def test_data_that_cannot_be_used_leaves_no_result(tiny_acdc_copy, tmp_path):
     with pytest.raises(ValueError, match=r"patient005_frame01\.h5"):
         train_run(run, runs=tmp_path)
     assert finished(run, tmp_path) is None
+
+
+def test_a_run_of_an_older_version_is_named(trained, tmp_path):
+    folder = Path(shutil.copytree(trained.folder, tmp_path / "old"))
+    trained.cases.drop(columns="post_hoc").to_csv(folder / "metrics.csv", index=False)
+    with pytest.raises(ValueError, match=r"run of this version, got an older one in .*old\. Train it again"):
+        load_result(folder)
 
 
 def test_a_folder_without_a_result_says_how_to_get_one(tmp_path):
