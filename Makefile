@@ -9,7 +9,7 @@ READY := .venv/.ready
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "options: DATA=path/to/acdc (default: the embedded phantom)  PROFILE=quick|full"
+	@echo "options: DATA=phantom|brain|path/to/prepared (default: phantom)  PROFILE=quick|full"
 
 setup: $(READY) ## make .venv from the lock, with uv
 

@@ -18,15 +18,16 @@ from importlib.metadata import files
 from pathlib import Path
 
 import nbformat
-from tables import family, metrics_table, speed_table
+from tables import benchmarks_list, data_table, family, metrics_table, speed_table
 from tqdm import tqdm
 
+from nacl._parallel import available_cores
 from nacl.data import dataset_fingerprint, resolve_data
 from nacl.data.load import PROJECT_ROOT
 from nacl.experiments import PROFILES, plan
 from nacl.provenance import source_hash
 from nacl.runs import Run
-from nacl.sweep import available_cores, papermill, sweep
+from nacl.sweep import papermill, sweep
 
 ROOT = PROJECT_ROOT
 PAGES = ROOT / "build" / "pages"
@@ -37,7 +38,7 @@ HTML = ROOT / "_build" / "html"
 def main() -> int:
     """Build the book; the exit status is 1 where a run, a page or the book failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="phantom", help="'phantom', or the folder of a benchmark")
+    parser.add_argument("--data", default="phantom", help="'phantom', 'brain', or what `nacl data prepare` made")
     parser.add_argument("--profile", default="quick", choices=PROFILES)
     parser.add_argument("--jobs", type=int, default=max(1, min(3, available_cores() // 2)), help="runs at a time")
     options = parser.parse_args()
@@ -91,6 +92,7 @@ def page_parameters(run: Run, data: str, profile: str) -> dict[str, dict[str, ob
         "04_confidence": {},
         "05_traps": {},
         "06_comparing": {},
+        "07_brain": {},
     }
 
 
@@ -123,6 +125,8 @@ def stage(pages: dict[str, Path]) -> str:
     (STAGE / "book" / "_speed.md").write_text(speed_table(ROOT / "benchmarks" / "losses-cpu.csv"))
     (STAGE / "book" / "_metrics.md").write_text(metrics_table(ROOT / "benchmarks" / "metrics-cpu.csv"))
     (STAGE / "book" / "_family.md").write_text(family())
+    (STAGE / "book" / "_data.md").write_text(data_table(ROOT / "benchmarks" / "data-cpu.csv"))
+    (STAGE / "book" / "_benchmarks.md").write_text(benchmarks_list())
     mathjax = next(f for f in files("sphinx-mathjax-offline") or [] if f.name == "tex-svg-full.js")
     vendor = STAGE / "book" / "_assets" / "vendor" / "mathjax"
     vendor.mkdir(parents=True)

@@ -18,7 +18,7 @@ def main() -> int:
     confidences = {
         plots.LOSS_NAMES[result.run.loss]: result.predict(case)[2].max(dim=0).values.numpy() for result in results
     }
-    figure = plots.confidence_panels(case.image[2], case.label[2], confidences, results[0].info["class_names"])
+    figure = plots.confidence_panels(case.image[0, 2], case.label[2], confidences, results[0].info["class_names"])
     figure.savefig(TARGET, dpi=150, metadata={"Software": None})
     plt.close(figure)
     for result in results:

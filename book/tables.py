@@ -1,10 +1,12 @@
-"""Tables of the pages that come from files of figures, and from the theory."""
+"""Tables of the pages that come from files of figures, from the theory, and from what the readers say of themselves."""
 
 import re
 from pathlib import Path
 
 import pandas as pd
 
+from nacl.data.benchmarks import READERS
+from nacl.data.recipe import Recipe
 from nacl.theory import confidence_ceiling, family_table
 
 IN_THEORY = {
@@ -37,6 +39,15 @@ def speed_table(file: Path) -> str:
         f"torch {made['torch']}, commit `{made['commit'][:12]}`."
     )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}\n"
+
+
+def data_table(file: Path) -> str:
+    """The figures of `benchmarks/data.py` as Markdown, and how they were made."""
+    figures = pd.read_csv(file)
+    rows = [f"| {row.what} | {row.figure:g} {'' if pd.isna(row.unit) else row.unit} |" for row in figures.itertuples()]
+    made = figures.iloc[0]
+    note = f"{made['cores']} cores, {made['device_name']}, torch {made['torch']}, commit `{made['commit'][:12]}`."
+    return "\n".join(["| | |", "| --- | ---: |", *rows]) + f"\n\n{note}\n"
 
 
 def family() -> str:
@@ -75,3 +86,37 @@ def metrics_table(file: Path) -> str:
     made = figures.iloc[0]
     note = f"{made['rounds']} rounds, {made['device_name']}, torch {made['torch']}, commit `{made['commit'][:12]}`."
     return "\n".join(lines) + f"\n\n{note}\n"
+
+
+def benchmarks_list() -> str:
+    """What each reader tells of its data set, as Markdown: a heading, facts, and the layout of the folder."""
+    blocks = []
+    for benchmark in READERS:
+        facts = {
+            "name": f"`{benchmark.name}`",
+            "classes": ", ".join(benchmark.class_names),
+            "channels": ", ".join(benchmark.channel_names),
+            "regions": "; ".join(
+                f"{name}: {', '.join(benchmark.class_names[k] for k in of)}" for name, of in benchmark.regions.items()
+            ),
+            "prepared": in_words(benchmark.recipe),
+            "got at": f"<{benchmark.home}>",
+            "licence": benchmark.licence,
+            "source": f"{{cite:t}}`{benchmark.reference}`",
+        }
+        lines = [f"- {name}: {value}" for name, value in facts.items() if value]
+        layout = f"```text\n{benchmark.layout.strip()}\n```"
+        blocks.append("\n".join([f"## {benchmark.title}", "", *lines, "", layout]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def in_words(recipe: Recipe) -> str:
+    """What a recipe does, as one phrase."""
+    spacing = f"resampled to {recipe.spacing:g} mm in plane" if recipe.spacing else "resolution as stored"
+    frame = f"{recipe.size} x {recipe.size} pixels about the centre" if recipe.size else "padded to a square"
+    intensity = {
+        "minmax": "from the least to the largest value",
+        "percentiles": f"from the {recipe.low:g} to the {recipe.high:g} percentile",
+        "window": f"from {recipe.low:g} to {recipe.high:g} in the file's unit",
+    }[recipe.intensity]
+    return f"{spacing}; {frame}; intensities {intensity} to [0, 1]"

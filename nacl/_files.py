@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from nacl._checks import expectation
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -35,6 +37,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         if temporary is not None:
             with suppress(FileNotFoundError):
                 temporary.unlink()
+
+
+def real_path(argument: str, path: str | Path) -> Path:
+    """A path from the root on, "~" and links replaced.
+
+    Raises:
+        ValueError: there is no such user, the links lead in a circle, or no path can be of these letters.
+    """
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(expectation(argument, "to be a path", repr(str(path)), str(error))) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,13 +1,17 @@
 """The metrics of a trained network, case by case, as it is and after temperature scaling."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nacl.data import Case
+from nacl.data.case import check_regions
+from nacl.data.slices import BUDGET, count_slices
 from nacl.metrics import (
     REGIONS,
     CalibrationBins,
@@ -32,10 +36,33 @@ SUMMARY = ("dice", "hd95", "ece_all", "ece_predicted_border", "ece_reference", "
 """The columns that a short table shows: overlap, distance, honest and reference calibration, and proper scores."""
 
 
-def fitted_temperature(model: nn.Module, valid: Iterable[Case], *, device: str = "auto") -> float:
-    """The temperature that suits the validation cases best, by their likelihood."""
-    batches = [(predict_logits(model, case, device=device), _target(case)) for case in valid]
-    return TemperatureScaling().fit(batches).temperature.item()
+class _Forecasts:
+    """(logits, labels) of each case, predicted anew whenever they are iterated."""
+
+    def __init__(self, model: nn.Module, cases: Sequence[Case], device: str) -> None:
+        self.model, self.cases, self.device = model, cases, device
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return map(self._of, self.cases)
+
+    def _of(self, case: Case) -> tuple[Tensor, Tensor]:
+        return predict_logits(self.model, case, device=self.device), _target(case)
+
+
+def fitted_temperature(model: nn.Module, valid: Sequence[Case], *, device: str = "auto", budget: int = BUDGET) -> float:
+    """The temperature that suits the validation cases best, by their likelihood.
+
+    Args:
+        model: maps images (N, M, H, W) to logits (N, C, H, W).
+        valid: the cases.
+        device: one of `nacl.training.DEVICES`.
+        budget: bytes that the logits of all cases may take in memory; beyond it each pass of the fit predicts them
+            anew, to the same result.
+    """
+    forecasts = _Forecasts(model, valid, device)
+    a_slice = sum(tensor[0].nbytes for tensor in next(iter(forecasts), ()))
+    in_memory = count_slices(valid) * a_slice <= budget
+    return TemperatureScaling().fit(list(forecasts) if in_memory else forecasts).temperature.item()
 
 
 def evaluate(
@@ -43,36 +70,50 @@ def evaluate(
     cases: Iterable[Case],
     num_classes: int,
     *,
+    regions: Mapping[str, Sequence[int]] | None = None,
     temperature: float | None = None,
     device: str = "auto",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Metrics of each case, and its bins of confidence.
 
     Args:
-        model: maps images (N, 1, H, W) to logits (N, num_classes, H, W).
+        model: maps images (N, M, H, W) to logits (N, num_classes, H, W).
         cases: what to test on.
         num_classes: number of classes, C.
+        regions: named unions of classes that overlap and distance are measured on beside the classes, see
+            `nacl.data.Dataset`.
         temperature: also evaluate the logits divided by it, in rows of their own.
         device: one of `DEVICES`.
 
     Returns:
         One row a case and `post_hoc` ("none", "temperature"): `dice`, `hd95` and `asd` (means over the foreground
-        classes that the case or its prediction has), `dice_1`, `hd95_1`, `asd_1`, ...; for each region `ece_REGION`,
-        its part `over_REGION` from bins that are over-confident, and `cece_REGION`; `mce_all`; `adaptive_ece_all`;
-        `ece_reference` and `cece_reference` as in the papers' code (true foreground); `nll` and `brier`; where the
-        posterior is known `kl_posterior`, `posterior_error` and `true_calibration_error`.
+        classes that the case or its prediction has, or where there are `regions` over those), `dice_1`, `hd95_1`,
+        `asd_1`, ..., and for a region such as ET `dice_ET`, `hd95_ET`, `asd_ET`; for each of `nacl.metrics.REGIONS`
+        `ece_REGION`, its part `over_REGION` from bins that are over-confident, and `cece_REGION`; `mce_all`;
+        `adaptive_ece_all`; `ece_reference` and `cece_reference` as in the papers' code (true foreground); `nll` and
+        `brier`; where the posterior is known `kl_posterior`, `posterior_error` and `true_calibration_error`.
         And one row a `post_hoc`, case, region and bin: `count`, `confidence_sum`, `correct_sum`.
+
+    Raises:
+        ValueError: regions with a class that is not there, or named like one; unknown or missing device.
     """
-    rows, tables = [], []
-    for case in cases:
+    regions = regions or {}
+    check_regions(regions, num_classes)
+
+    def evaluated(case: Case) -> list[tuple[dict, pd.DataFrame]]:
+        found = []
         logits = predict_logits(model, case, device=device)
         about = {"case": case.name, "patient": case.patient}
-        shape = _segmentation_metrics(logits.argmax(dim=1).numpy(), case, num_classes)
+        shape = _segmentation_metrics(logits.argmax(dim=1).numpy(), case, num_classes, regions)
         scaled = {"none": logits} | ({} if temperature is None else {"temperature": logits / temperature})
         for post_hoc, of_case in scaled.items():
             calibration, bins = _calibration_metrics(of_case, case)
-            rows.append({**about, "post_hoc": post_hoc, **shape, **calibration})
-            tables.append(bins_table(bins).assign(post_hoc=post_hoc, **about))
+            row = {**about, "post_hoc": post_hoc, **shape, **calibration}
+            found.append((row, bins_table(bins).assign(post_hoc=post_hoc, **about)))
+        return found
+
+    pairs = chain.from_iterable(map(evaluated, cases))  # map lets a case go before it asks for the next
+    rows, tables = zip(*pairs, strict=True)
     return pd.DataFrame(rows), pd.concat(tables, ignore_index=True)
 
 
@@ -90,15 +131,34 @@ def bins_table(bins: Mapping[str, CalibrationBins]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _segmentation_metrics(predicted: np.ndarray, case: Case, num_classes: int) -> dict[str, float]:
-    distances = surface_distances(predicted, case.label, num_classes, spacing=case.spacing)
-    values = {
-        "dice": dice_score(predicted, case.label, num_classes),
-        "hd95": np.array([of_class.hausdorff_95() for of_class in distances]),
-        "asd": np.array([of_class.average() for of_class in distances]),
-    }
-    means = {name: float(np.nanmean(v)) if not np.isnan(v).all() else float("nan") for name, v in values.items()}
-    return means | {f"{name}_{k}": value for name, v in values.items() for k, value in enumerate(v, start=1)}
+def _segmentation_metrics(
+    predicted: NDArray, case: Case, num_classes: int, regions: Mapping[str, Sequence[int]]
+) -> dict[str, float]:
+    of_classes = _overlap_and_distances(predicted, case.label, num_classes, case.spacing)
+    parts = {str(k): values for k, values in enumerate(of_classes, start=1)}
+    of_regions = {}
+    for name, classes in regions.items():
+        masks = (np.isin(labels, classes).astype(np.uint8) for labels in (predicted, case.label))
+        (of_regions[name],) = _overlap_and_distances(*masks, 2, case.spacing)
+    means = {metric: _mean([values[metric] for values in (of_regions or parts).values()]) for metric in of_classes[0]}
+    return means | {f"{metric}_{name}": v[metric] for metric in means for name, v in (parts | of_regions).items()}
+
+
+def _overlap_and_distances(
+    predicted: NDArray, target: NDArray, num_classes: int, spacing: tuple[float, float, float]
+) -> list[dict[str, float]]:
+    """Dice, HD95 and the average surface distance of each foreground class."""
+    overlap = dice_score(predicted, target, num_classes)
+    distances = surface_distances(predicted, target, num_classes, spacing=spacing)
+    return [
+        {"dice": dice, "hd95": found.hausdorff_95(), "asd": found.average()}
+        for dice, found in zip(overlap, distances, strict=True)
+    ]
+
+
+def _mean(values: list[float]) -> float:
+    """The mean of what is not NaN."""
+    return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _calibration_metrics(logits: Tensor, case: Case) -> tuple[dict[str, float], dict[str, CalibrationBins]]:

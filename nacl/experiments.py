@@ -17,7 +17,9 @@ from tqdm.auto import tqdm
 
 from nacl._checks import check_choice, expectation
 from nacl._files import whole_file, write_text
-from nacl.data import Dataset, dataset_fingerprint, load_dataset
+from nacl.data import SPLITS, Dataset, dataset_fingerprint, load_dataset
+from nacl.data.augment import Augmentation
+from nacl.data.load import EMBEDDED
 from nacl.evaluation import evaluate, fitted_temperature
 from nacl.losses import CombinedLoss, build_loss
 from nacl.models import build_model
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 PROFILES = {
-    # minutes on two CPU cores; "embedded" for the phantom, "benchmark" for folders
+    # minutes on two CPU cores; "embedded" for what comes with the package, "benchmark" for folders
     "quick": {
         "embedded": {"size": 64, "filters": 16, "epochs": 16, "batch_size": 4},
         "benchmark": {"size": 96, "filters": 16, "epochs": 12, "batch_size": 4},
@@ -83,7 +85,7 @@ def plan(
         if name == "seed" or any(name in part for part in GRIDS[grid]):
             remedy = "Choose another grid, or leave it out"
             raise ValueError(expectation("fixed", f"without what the grid {grid!r} varies", name, remedy=remedy))
-    base = PROFILES[profile]["embedded" if data == "phantom" else "benchmark"]
+    base = PROFILES[profile]["embedded" if data in EMBEDDED else "benchmark"]
     base = {**base, "data": data, **fixed}
     runs = []
     for part in GRIDS[grid]:
@@ -117,10 +119,16 @@ def train_run(run: Run, *, runs: Path | None = None, on_epoch: Callable[[list[di
         for leftover in folder.glob(".writing-*"):  # of a process that was killed
             leftover.unlink()
         dataset = load_dataset(run.data, size=run.size)
+        _check_splits(dataset)
         history, model = _train(run, dataset, folder, on_epoch)
         temperature = fitted_temperature(model, dataset.split("valid"), device=run.device)
         cases, bins = evaluate(
-            model, dataset.split("test"), dataset.num_classes, temperature=temperature, device=run.device
+            model,
+            dataset.split("test"),
+            dataset.num_classes,
+            regions=dataset.regions,
+            temperature=temperature,
+            device=run.device,
         )
         for name, table in (("history", history), ("metrics", cases), ("bins", bins)):
             _write_csv(folder / f"{name}.csv", table)
@@ -130,6 +138,8 @@ def train_run(run: Run, *, runs: Path | None = None, on_epoch: Callable[[list[di
             "identity": identity,
             "dataset": dataset.name,
             "class_names": dataset.class_names,
+            "channel_names": dataset.channel_names,
+            "regions": dict(dataset.regions),
             "unit": dataset.unit,
             "data_fingerprint": fingerprint,
             "source": source,
@@ -141,6 +151,15 @@ def train_run(run: Run, *, runs: Path | None = None, on_epoch: Callable[[list[di
         write_text(folder / "run.json", json.dumps(info, indent=1))
         (folder / "checkpoint.safetensors").unlink(missing_ok=True)
         return replace(load_result(folder), run=run)
+
+
+def _check_splits(dataset: Dataset) -> None:
+    empty = [split for split in SPLITS if not dataset.split(split)]
+    if empty:
+        remedy = "Prepare it again with a --split-file that gives each some patients"
+        raise ValueError(
+            expectation("data", "with cases in each split", f"none in {', '.join(empty)}", dataset.name, remedy)
+        )
 
 
 @contextmanager
@@ -176,7 +195,7 @@ def _train(
 ) -> tuple[pd.DataFrame, nn.Module]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        model = build_model(run.model, 1, dataset.num_classes, filters=run.filters)
+        model = build_model(run.model, len(dataset.channel_names), dataset.num_classes, filters=run.filters)
 
     def file_history(history: list[dict]) -> None:
         _write_csv(folder / "history.csv", pd.DataFrame(history))
@@ -200,6 +219,7 @@ def _train(
         batch_size=run.batch_size,
         learning_rate=run.learning_rate,
         seed=run.seed,
+        augment=Augmentation() if run.augment else None,
         device=run.device,
         checkpoint=folder / "checkpoint.safetensors",
         before_epoch=weigh,

@@ -48,7 +48,8 @@ class Result:
 
     def model(self) -> nn.Module:
         """The network with the weights of its best epoch, on the CPU."""
-        model = build_model(self.run.model, 1, len(self.info["class_names"]), filters=self.run.filters)
+        channels = len(self.info.get("channel_names", ["image"]))  # runs from before it was written had one
+        model = build_model(self.run.model, channels, len(self.info["class_names"]), filters=self.run.filters)
         model.load_state_dict(load_file(self.folder / "weights.safetensors"))
         return model.eval()
 

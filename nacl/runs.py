@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nacl._checks import check_choice, check_integer, check_number, expectation
 from nacl.data import dataset_fingerprint, dataset_name
-from nacl.data.load import PROJECT_ROOT
+from nacl.data.load import EMBEDDED, PROJECT_ROOT
 from nacl.losses import LAGRANGIANS, LOSSES, PENALTIES, SCHEDULES, Schedule, build_loss, keywords
 from nacl.models import MODELS
 from nacl.priors import BORDERS, PRIORS
@@ -50,12 +50,13 @@ class Run:
     l1_ace_weight: float = _parameter(0.0, "weight of the L1-ACE loss that is added")
     model: str = _parameter("unet", "network", choices=MODELS)
     filters: int = _parameter(16, "channels of the network at full resolution")
-    data: str = _parameter("phantom", "'phantom', or the folder of a benchmark")
+    data: str = _parameter("phantom", f"{', '.join(map(repr, EMBEDDED))}, or a folder that `nacl data prepare` made")
     size: int = _parameter(64, "height and width of a slice in pixels, a multiple of 32")
     epochs: int = _parameter(16, "passes over the training slices")
     batch_size: int = _parameter(4, "slices in a step")
     learning_rate: float = _parameter(1e-3, "of Adam; times 0.1 after half of the epochs")
-    seed: int = _parameter(0, "of weights and order of slices")
+    augment: bool = _parameter(False, "flip, rotate, scale, intensity; off as in the reference")
+    seed: int = _parameter(0, "of weights, order of slices and augmentation")
     device: str = _parameter("auto", "where to train; not part of the run's identity", choices=DEVICES)
 
     def __post_init__(self) -> None:

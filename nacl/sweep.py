@@ -18,6 +18,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from nacl._checks import check_integer, expectation
+from nacl._parallel import available_cores
 from nacl.data.load import PROJECT_ROOT, resolve_data
 from nacl.runs import Run, runs_folder
 
@@ -109,11 +110,6 @@ def papermill(notebook: Path, output: Path, parameters: dict[str, object], envir
     environment = {**os.environ, **quiet, **environment}
     done = subprocess.run(command, env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else _last_words(done.stderr, done.returncode)
-
-
-def available_cores() -> int:
-    """The cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_done(folder: Path) -> bool:

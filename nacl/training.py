@@ -4,19 +4,22 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nacl._checks import check_choice, check_integer, check_number, expectation
 from nacl._files import whole_file
-from nacl.data import Case, stack_slices
+from nacl.data import Case
+from nacl.data.augment import Augmentation
+from nacl.data.slices import SlicesInFiles, SlicesInMemory, slices_of
 from nacl.metrics import dice_score
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -53,6 +56,7 @@ def fit(
     batch_size: int,
     learning_rate: float = 1e-3,
     seed: int = 0,
+    augment: Augmentation | None = None,
     device: str = "auto",
     checkpoint: Path | None = None,
     before_epoch: Callable[[int], None] | None = None,
@@ -60,13 +64,15 @@ def fit(
 ) -> list[dict]:
     """Train `model` in place by the papers' protocol, and leave it with the weights of its best epoch.
 
-    Adam at `learning_rate`, times 0.1 after half of the epochs; slices in a new order each epoch, without
-    augmentation; the best epoch is the one of highest validation Dice. On CUDA the network trains in bfloat16, with the
-    loss in float32; it is evaluated in float32. All randomness of an epoch is a function of (seed, epoch), so that a
-    run that was killed and one that was not end with the same numbers on one device.
+    Adam at `learning_rate`, times 0.1 after half of the epochs; slices in a new order each epoch, without augmentation
+    unless there is one; the best epoch is the one of highest validation Dice, the mean over classes (not over regions).
+    On CUDA the network trains in bfloat16, with the loss in float32; it is evaluated in float32. All randomness of an
+    epoch is a function of (seed, epoch), so that a run that was killed and one that was not end with the same numbers
+    on one device. Training slices that do not fit in memory are read as they are needed, see `slices_of`; of the
+    validation cases one is in memory at a time.
 
     Args:
-        model: maps images (N, 1, H, W) to logits (N, num_classes, H, W).
+        model: maps images (N, M, H, W) to logits (N, num_classes, H, W).
         loss: maps logits and labels (N, H, W) to a number. One with `observe` and `update` (`CRaCLoss`) learns from
             the validation cases after each epoch; one with `reads_image` is given the image too.
         train: cases to learn from; all their slices have one size.
@@ -75,7 +81,8 @@ def fit(
         epochs: passes over the training slices.
         batch_size: slices in a step.
         learning_rate: of Adam, positive.
-        seed: of the order of slices and of what is random in the network.
+        seed: of the order of slices, of what is random in the network, and of the augmentation.
+        augment: random changes of the training slices.
         device: one of `DEVICES`.
         checkpoint: file that is read if it exists and written after each epoch.
         before_epoch: called with the number of the epoch, from 0, before it begins; a schedule's place.
@@ -97,7 +104,7 @@ def fit(
     loss.to(place)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     history, best = _restore(checkpoint, model, loss, optimizer)
-    images, labels = (_keep_near(tensor, place) for tensor in stack_slices(train))
+    slices = slices_of(train, place)
 
     tf32 = torch.backends.cudnn.allow_tf32  # the user's choice stays
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32)
@@ -109,7 +116,8 @@ def fit(
                 group["lr"] = learning_rate * (LEARNING_RATE_DROP if epoch >= math.ceil(epochs / 2) else 1)
             if before_epoch is not None:
                 before_epoch(epoch)
-            mean_loss = _train_epoch(model, loss, optimizer, images, labels, batch_size, place)
+            with closing(_batches(slices, batch_size, augment, _epoch_seed(seed, epoch, 1))) as batches:
+                mean_loss = _train_epoch(model, loss, optimizer, batches, place)
             if not math.isfinite(mean_loss):
                 raise FloatingPointError(
                     f"Expected a finite loss, got {mean_loss} in epoch {epoch + 1}. "
@@ -155,36 +163,43 @@ def predict_logits(model: nn.Module, case: Case, *, device: str = "auto") -> Ten
     return torch.cat([logits.cpu() for logits in _logits(model, case, place)])
 
 
+def _batches(
+    slices: SlicesInMemory | SlicesInFiles, batch_size: int, augment: Augmentation | None, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """All slices in a random order of torch's global generator; the augmentation draws from its own, by `seed`."""
+    generator = torch.Generator().manual_seed(seed)
+    with closing(slices.batches(torch.randperm(len(slices)), batch_size)) as batches:
+        for image, label in batches:
+            yield (image, label) if augment is None else augment(image, label, generator)
+
+
 def _train_epoch(
     model: nn.Module,
     loss: nn.Module,
     optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    batch_size: int,
+    batches: Iterator[tuple[Tensor, Tensor]],
     device: torch.device,
 ) -> float:
     model.train()
     loss_reads_image = getattr(loss, "reads_image", False)
-    total = torch.zeros((), device=device)
-    order = torch.randperm(len(images)).to(images.device)
-    for batch in order.split(batch_size):
-        image = _sent(images[batch], device).to(memory_format=torch.channels_last)
-        label = _sent(labels[batch], device).long()
+    total, count = torch.zeros((), device=device), 0
+    for image, label in batches:
+        image, label = image.to(memory_format=torch.channels_last), label.long()
         optimizer.zero_grad(set_to_none=True)
         with _autocast(device):
             logits = model(image)
         batch_loss = loss(logits, label, image=image) if loss_reads_image else loss(logits, label)
         batch_loss.backward()
         optimizer.step()
-        total += batch_loss.detach() * len(batch)
-    return total.item() / len(images)
+        total += batch_loss.detach() * len(image)
+        count += len(image)
+    return total.item() / count
 
 
 @torch.inference_mode()
 def _logits(model: nn.Module, case: Case, device: torch.device) -> list[Tensor]:
     model.eval()
-    images = torch.from_numpy(case.image).unsqueeze(1)
+    images = torch.from_numpy(case.image).movedim(0, 1)
     batches = []
     for image in images.split(PREDICTION_BATCH):
         batches.append(model(image.to(device, memory_format=torch.channels_last)))
@@ -198,18 +213,19 @@ def _validation_dice(
 
     A loss that learns from validation sees the same logits.
     """
-    scores = []
     learns = hasattr(loss, "observe")
-    for case in cases:
+
+    def scores_of(case: Case) -> NDArray:
         logits = torch.cat(_logits(model, case, device))
         if not logits.isfinite().all():
             raise FloatingPointError("Expected finite logits in validation, got NaN or infinity. Lower learning_rate.")
-        scores.append(dice_score(logits.argmax(dim=1).cpu().numpy(), case.label, num_classes))
         if learns:
             loss.observe(logits, torch.from_numpy(case.label).to(device))
-    if learns and cases:
+        return dice_score(logits.argmax(dim=1).cpu().numpy(), case.label, num_classes)
+
+    per_class = np.array([*map(scores_of, cases)])  # map lets a case go before it asks for the next
+    if learns and len(cases):
         loss.update()
-    per_class = np.array(scores)
     per_case = [np.nanmean(row) for row in per_class if not np.isnan(row).all()]
     return float(np.mean(per_case)) if per_case else 0.0
 
@@ -218,22 +234,8 @@ def _autocast(device: torch.device) -> torch.autocast | nullcontext:
     return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
-def _keep_near(tensor: Tensor, device: torch.device) -> Tensor:
-    """On the device where it takes at most half of the free memory, else where it is."""
-    if device.type == "cuda" and tensor.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
-        return tensor
-    return tensor.to(device)
-
-
-def _sent(batch: Tensor, device: torch.device) -> Tensor:
-    """A batch on the device; from pinned memory, so that the copy need not be waited for."""
-    if batch.device.type == "cpu" and device.type == "cuda":
-        return batch.pin_memory().to(device, non_blocking=True)
-    return batch.to(device)
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+def _epoch_seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _save(

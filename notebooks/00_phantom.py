@@ -86,7 +86,7 @@ annotators = {
     f"annotator {i}": draw_labels(case.posterior.astype(float), rng)[2]
     for i in (1, 2, 3)
 }
-plots.outlines(case.image[2], annotators, CLASS_NAMES)
+plots.outlines(case.image[0, 2], annotators, CLASS_NAMES)
 # %% [markdown]
 # Three annotators, one image: each border is moved by about $a$, here to one side, there to the other, and nobody is
 # wrong. Patients with a larger $a$ have blurred borders, and annotators who differ more.

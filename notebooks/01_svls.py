@@ -22,7 +22,7 @@
 # line, and checks its results in numbers.
 
 # %% tags=["parameters"]
-data = "phantom"  # or the folder of a benchmark
+data = "phantom"  # or "brain", or a folder that `nacl data prepare` made
 size = 96
 seed = 0
 

@@ -41,11 +41,12 @@ dice_weight = 0.0  # of a soft Dice loss that is added
 l1_ace_weight = 0.0  # of the L1-ACE loss that is added
 model = "unet"  # or "smp.Unet"
 filters = 16  # channels at full resolution
-data = "phantom"  # or the folder of a benchmark
+data = "phantom"  # or another embedded data set, or the folder of one
 size = 64  # pixels, a multiple of 32
 epochs = 16
 batch_size = 4  # slices
 learning_rate = 1e-3  # times 0.1 after half of the epochs
+augment = False  # flip, rotate, scale, intensity; off as in the reference
 seed = 0
 device = "auto"  # or "cpu", "cuda", "mps"
 
@@ -71,9 +72,9 @@ run.values()
 # %% [markdown]
 # ## Training
 #
-# The papers' protocol: Adam, the learning rate divided by ten after half of the epochs, no augmentation; the epoch of
-# the best validation Dice is kept. A run that was finished before is read from its folder, and one that was killed
-# goes on from its last epoch.
+# The papers' protocol: Adam, the learning rate divided by ten after half of the epochs, no augmentation (unless
+# `augment` is true); the epoch of the best validation Dice is kept. A run that was finished before is read from its
+# folder, and one that was killed goes on from its last epoch.
 
 # %% tags=["remove-output"]
 with epoch_bar(run) as show:
@@ -132,16 +133,12 @@ plots.reliability_diagram(bins, regions)
 
 # %%
 middle_case = plain.sort_values("dice").iloc[len(plain) // 2]["case"]
-case = next(
-    case
-    for case in result.dataset().split("test")
-    if case.name == middle_case
-)
-slice_number = len(case.image) // 3
+case = result.dataset().split("test").named(middle_case)
+slice_number = len(case.label) // 3
 probs = result.predict(case)[slice_number]
 confidence, predicted = probs.max(dim=0)
 plots.outlines(
-    case.image[slice_number],
+    case.image[0, slice_number],
     {
         f"{case.name}: label": case.label[slice_number],
         "prediction": predicted.numpy(),
@@ -150,7 +147,7 @@ plots.outlines(
 )
 # %%
 plots.error_maps(
-    case.image[slice_number],
+    case.image[0, slice_number],
     case.label[slice_number],
     {run.loss: (predicted.numpy(), confidence.numpy())},
     result.info["class_names"],

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nacl import cli
 from nacl.cli import main
+from nacl.cli import runs as run_commands
 from nacl.evaluation import SUMMARY
 from nacl.runs import Run
 from nacl.sweep import Outcome
@@ -119,7 +119,7 @@ def test_a_sweep_returns_1_and_names_the_run_that_failed(trained, tiny_acdc, cap
         folders = [next(trained.glob("ce-*"))] * 5
         return [*map(Outcome, runs, folders), Outcome(runs[5], Path("runs/there"), "ValueError: no luck")]
 
-    monkeypatch.setattr(cli, "sweep", fake)
+    monkeypatch.setattr(run_commands, "sweep", fake)
     assert main(["sweep", "main", "--seeds", "2", "--jobs", "2", "--data", str(tiny_acdc)]) == 1
     printed = capsys.readouterr()
     assert "ValueError: no luck" in printed.err
@@ -152,59 +152,6 @@ def test_a_sweep_of_no_seeds_is_refused(runs, capsys, seeds):
     assert "seeds" in capsys.readouterr().err
 
 
-# data
-
-
-def test_data_list_names_what_can_be_read(capsys):
-    assert main(["data", "list"]) == 0
-    out = capsys.readouterr().out
-    assert "phantom" in out
-    assert "acdc" in out
-
-
-def test_data_check_counts_what_is_there(tiny_acdc, tmp_path, capsys):
-    picture = tmp_path / "new" / "picture.png"
-    assert main(["data", "check", str(tiny_acdc), "--picture", str(picture)]) == 0
-    out = capsys.readouterr().out
-    rows = {
-        line.split()[0]: line.split()[1:4] for line in out.splitlines() if line.startswith(("train", "valid", "test"))
-    }
-    assert rows == {"train": ["2", "3", "7"], "valid": ["1", "1", "3"], "test": ["2", "2", "5"]}
-    assert "6 cases can be used, 0 can't." in out
-    assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-def test_data_check_of_the_phantom(capsys):
-    assert main(["data", "check", "phantom", "--size", "32"]) == 0
-    assert "50 cases can be used, 0 can't." in capsys.readouterr().out
-
-
-def test_data_check_names_the_bad_file_checks_the_rest_and_returns_1(tiny_acdc_copy, capsys):
-    bad = tiny_acdc_copy / "train" / "patient001_frame01.h5"
-    bad.write_bytes(bad.read_bytes()[:1000])
-    assert main(["data", "check", str(tiny_acdc_copy)]) == 1
-    printed = capsys.readouterr()
-    assert printed.err.count("PROBLEM") == 1
-    assert str(bad) in printed.err
-    assert "5 cases can be used, 1 can't." in printed.out
-
-
-def test_data_check_when_no_file_is_good(tiny_acdc_copy, capsys):
-    for file in tiny_acdc_copy.rglob("*.h5"):
-        file.write_bytes(b"")
-    assert main(["data", "check", str(tiny_acdc_copy)]) == 1
-    assert "0 cases can be used, 6 can't." in capsys.readouterr().out
-
-
-def test_data_check_sees_a_patient_in_two_splits(tiny_acdc_copy, capsys):
-    """Training refuses such a folder, so the check must too."""
-    (tiny_acdc_copy / "test" / "patient003_frame02.h5").write_bytes(
-        (tiny_acdc_copy / "valid" / "patient003_frame01.h5").read_bytes()
-    )
-    assert main(["data", "check", str(tiny_acdc_copy)]) != 0
-    assert "patient003" in capsys.readouterr().err
-
-
 # What can't be used
 
 
@@ -220,7 +167,7 @@ def test_a_missing_folder_is_named_with_what_to_give(runs, tmp_path, capsys, com
     assert main([*command, missing]) == 2
     err = capsys.readouterr().err
     assert missing in err
-    assert "Give the folder that holds train/, valid/ and test/." in err
+    assert "Give a folder that `nacl data prepare` made" in err
     assert "Traceback" not in err
 
 
@@ -234,7 +181,7 @@ def test_an_interrupt_says_that_the_same_command_goes_on(runs, tiny_acdc, capsys
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "train_run", interrupted)
+    monkeypatch.setattr(run_commands, "train_run", interrupted)
     assert main(["train", "--data", str(tiny_acdc), *TINY]) == 130
     assert "the same command goes on" in capsys.readouterr().err
 

@@ -1,7 +1,5 @@
-"""Cases: the phantom against its own formula, the ACDC reader against hand-made and real files, and files gone bad."""
+"""Cases: their one shape, the ACDC authors' files, hand-made, real and gone bad, and what a name or a path leads to."""
 
-import itertools
-import math
 import shutil
 from dataclasses import replace
 
@@ -10,143 +8,79 @@ import numpy as np
 import pytest
 import torch
 from conftest import square_case, write_volume
-from scipy.special import ndtri
-from scipy.stats import binom
+from raw_folders import WRITERS
 
-from nacl.data import SPLITS, Case, Dataset, dataset_fingerprint, load_dataset, resize_case, resolve_data, stack_slices
-from nacl.data import acdc as reader
-from nacl.data.phantom import PARAMETERS, draw_labels, generate
-
-ONE_EACH = {"train": 1, "valid": 1, "test": 1}
-PLAIN = replace(
-    PARAMETERS,
-    cases=ONE_EACH,
-    centre=(0.5, 0.5),
-    cavity_radius=(0.15, 0.15),
-    wall=(0.07, 0.07),
-    ellipticity=(0, 0),
-    right_radius=(0.18, 0.18),
-    ambiguity=(0.02, 0.02),
+from nacl.data import (
+    SPLITS,
+    Case,
+    Dataset,
+    dataset_fingerprint,
+    dataset_name,
+    load_dataset,
+    resize_case,
+    resolve_data,
+    stack_slices,
 )
-
-
-# The phantom
-
-
-def test_phantom_posterior_is_a_distribution_at_every_pixel():
-    for case in generate(32).cases:
-        assert case.posterior.min() >= 0
-        assert case.posterior.max() <= 1
-        np.testing.assert_allclose(case.posterior.sum(axis=0), 1, atol=1e-6)
-
-
-def test_phantom_has_one_shape_of_case():
-    dataset = generate(32)
-    assert {split: len(dataset.split(split)) for split in SPLITS} == PARAMETERS.cases
-    for case in dataset.cases:
-        assert case.image.shape == case.label.shape == case.posterior.shape[1:] == (8, 32, 32)
-        assert (case.image.dtype, case.label.dtype, case.posterior.dtype) == (np.float32, np.uint8, np.float32)
-        assert np.isfinite(case.image).all()
-        assert 0 <= case.image.min() <= case.image.max() <= 1
-        assert set(np.unique(case.label)) == {0, 1, 2, 3}
-
-
-def test_phantom_is_the_same_every_time_and_no_two_cases_are_equal():
-    first, second = generate(32).cases, generate(32).cases
-    for a, b in zip(first, second, strict=True):
-        assert a.name == b.name
-        assert all(
-            np.array_equal(x, y) for x, y in [(a.image, b.image), (a.label, b.label), (a.posterior, b.posterior)]
-        )
-    assert len({case.image.tobytes() for case in first}) == len(first)
-
-
-def test_phantom_splits_share_no_patient():
-    patients = {split: {case.patient for case in generate(32).split(split)} for split in SPLITS}
-    assert all(not patients[a] & patients[b] for a, b in itertools.combinations(SPLITS, 2))
-
-
-def test_phantom_posterior_is_its_formula():
-    case = generate(64, PLAIN).cases[0]
-
-    def phi(z: float) -> float:
-        return (1 + math.erf(z / math.sqrt(2))) / 2
-
-    for plane, row, column in [(0, 32, 32), (0, 32, 41), (0, 20, 44), (3, 40, 30), (5, 28, 28), (7, 33, 36)]:
-        depth = plane / 7
-        radius = math.hypot((column + 0.5) / 64 - 0.5, (row + 0.5) / 64 - 0.5)
-        inner = 0.15 * math.sqrt(1 - 0.8 * depth**2)
-        q_in, q_out = phi((inner - radius) / 0.02), phi((inner + 0.07 - radius) / 0.02)
-        p = case.posterior[:, plane, row, column]
-        assert p[3] == pytest.approx(q_in, abs=1e-6)
-        assert p[2] == pytest.approx(q_out - q_in, abs=1e-6)
-        assert p[0] + p[1] == pytest.approx(1 - q_out, abs=1e-6)
-
-
-def test_phantom_without_ambiguity_has_the_areas_of_its_circles():
-    case = generate(128, replace(PLAIN, ambiguity=(1e-9, 1e-9))).cases[0]
-    area = [(case.label[0] == k).mean() for k in range(4)]
-    assert area[3] == pytest.approx(math.pi * 0.15**2, rel=0.02)
-    assert area[2] == pytest.approx(math.pi * (0.22**2 - 0.15**2), rel=0.02)
-    assert np.array_equal(case.label, case.posterior.argmax(axis=0))
-
-
-def test_phantom_image_without_noise_is_the_mean_intensity_under_the_posterior():
-    case = generate(32, replace(PLAIN, texture=0.0, bias=0.0, noise=0.0)).cases[0]
-    expected = sum(m * p for m, p in zip(PLAIN.intensities, case.posterior, strict=True))
-    np.testing.assert_allclose(case.image, expected, atol=1e-6)
-
-
-def test_drawn_labels_have_the_posterior_at_every_pixel():
-    """Exact two-sided binomial tests, one a pixel and class, at a family-wise significance of 0.1% (Bonferroni)."""
-    draws, posterior = 4000, generate(16).cases[0].posterior[:, 2].astype(np.float64)
-    # Slices are independent of each other, so one call with the same posterior in 4000 slices is 4000 draws.
-    labels = draw_labels(np.repeat(posterior[:, None], draws, axis=1), np.random.default_rng(1))
-    counts = np.stack([(labels == k).sum(axis=0) for k in range(4)])
-    p = posterior.clip(0, 1)
-    p_value = 2 * np.minimum(binom.cdf(counts, draws, p), binom.sf(counts - 1, draws, p))
-    assert p_value.min() > 0.001 / p_value.size
-    # The test can see: frequencies of a posterior that is 5 points off fail it.
-    off = np.where((p > 0.3) & (p < 0.7), p + 0.05, p)
-    assert (2 * np.minimum(binom.cdf(counts, draws, off), binom.sf(counts - 1, draws, off))).min() < 0.001 / p.size
-
-
-def test_an_annotators_error_is_smooth():
-    """At p = 1/2 everywhere neighbours agree far more often than independent labels would (1/2)."""
-    posterior = np.zeros((4, 50, 64, 64))
-    posterior[[0, 3]] = 0.5
-    labels = draw_labels(posterior, np.random.default_rng(0))
-    agree = (labels[:, :, 1:] == labels[:, :, :-1]).mean()
-    assert agree > 0.8
-    independent = draw_labels(posterior, np.random.default_rng(0), correlation=1e-6)
-    assert (independent[:, :, 1:] == independent[:, :, :-1]).mean() == pytest.approx(0.5, abs=0.01)
-
-
-def test_fields_are_standard_normal_at_every_pixel():
-    """A class of probability p is drawn in a share p of slices also at corners, for several p."""
-    for p in (0.1, 0.5, 0.9):
-        posterior = np.zeros((4, 4000, 8, 8))
-        posterior[3], posterior[0] = p, 1 - p
-        share = (draw_labels(posterior, np.random.default_rng(2)) == 3).mean(axis=0)
-        bound = -ndtri(0.0005 / share.size) * math.sqrt(p * (1 - p) / 4000)
-        assert np.abs(share - p).max() < bound
-
+from nacl.data.benchmarks import acdc as reader
+from nacl.data.benchmarks import detect, name_of
+from nacl.data.check import examine
+from nacl.data.phantom import generate
+from nacl.data.prepared.own_cases import prepare_cases
 
 # Cases
 
 
 def test_a_patient_is_in_one_split_only():
-    cases = (square_case("patient1_a", "train"), square_case("patient1_b", "test"))
+    cases = (
+        replace(square_case("patient1_a", "train"), patient="patient1"),
+        replace(square_case("patient1_b", "test"), patient="patient1"),
+    )
     with pytest.raises(ValueError, match=r"patient1 in 'train' and 'test'"):
         Dataset("leaky", ("a", "b", "c"), cases, unit="px")
 
 
 def test_a_case_needs_one_shape_and_a_known_split():
     image = np.zeros((2, 4, 4), np.float32)
-    with pytest.raises(ValueError, match=r"\(2, 4, 4\) and \(2, 4, 5\).*case a"):
+    with pytest.raises(ValueError, match=r"\(1, 2, 4, 4\) and \(2, 4, 5\).*case a"):
         Case("a", "train", image, np.zeros((2, 4, 5), np.uint8), (1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="Did you mean 'train'"):
         Case("a", "trian", image, image.astype(np.uint8), (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"label": np.full((2, 4, 4), 300)}, ValueError, r"`label` in \[0, 255\], got \[300, 300\] \(case a\)"),
+        ({"label": np.full((2, 4, 4), -1)}, ValueError, r"`label` in \[0, 255\], got \[-1, -1\]"),
+        ({"label": np.full((2, 4, 4), 0.5)}, TypeError, "`label` to be an array of integers, got dtype float64"),
+        ({"image": np.full((2, 4, 4), "x")}, TypeError, "`image` to be an array of numbers"),
+        ({"image": None}, TypeError, "`image` to be an array of numbers, got dtype object"),
+        ({"spacing": None}, ValueError, "`spacing` of three finite positive numbers.*got None"),
+        ({"spacing": (1.0, 1.0)}, ValueError, r"`spacing`.*got \(1.0, 1.0\)"),
+        ({"spacing": (1.0, 0.0, 1.0)}, ValueError, "`spacing`"),
+        ({"spacing": (1.0, float("nan"), 1.0)}, ValueError, "`spacing`"),
+    ],
+)
+def test_a_case_refuses_what_cannot_be_a_volume(values, error, message):
+    zeros = np.zeros((2, 4, 4))
+    right = {"image": zeros, "label": zeros.astype(int), "spacing": (1.0, 1.0, 1.0)}
+    with pytest.raises(error, match=message):
+        Case("a", "train", **{**right, **values})
+
+
+def test_a_case_turns_numbers_into_its_own_dtypes_and_copies_only_then():
+    image, label = np.ones((2, 4, 4)), np.ones((2, 4, 4), bool)
+    case = Case("a", "train", image, label, (1, 1, 1))
+    assert (case.image.dtype, case.label.dtype) == (np.float32, np.uint8)
+    again = replace(case, name="b")
+    assert np.shares_memory(again.image, case.image)
+    assert np.shares_memory(again.label, case.label)
+
+
+def test_a_case_is_found_by_its_name(squares):
+    assert squares.split("train").named("train2").name == "train2"
+    with pytest.raises(ValueError, match="Did you mean 'train2'"):
+        squares.split("train").named("tran2")
 
 
 def test_split_gives_its_cases_in_order_of_names(squares):
@@ -158,10 +92,10 @@ def test_split_gives_its_cases_in_order_of_names(squares):
 def test_resize_keeps_lengths_means_and_labels():
     case = square_case("a", "train", size=64)
     small = resize_case(case, 16)
-    assert small.image.shape == small.label.shape == (4, 16, 16)
+    assert small.image.shape[1:] == small.label.shape == (4, 16, 16)
     assert small.spacing == (1.0, 4.0, 4.0)
     blocks = case.image.reshape(4, 16, 4, 16, 4).mean(axis=(2, 4))
-    np.testing.assert_allclose(small.image, blocks, atol=1e-6)
+    np.testing.assert_allclose(small.image[0], blocks, atol=1e-6)
     assert small.label.dtype == np.uint8
     assert set(np.unique(small.label)) <= set(np.unique(case.label))
     assert (small.label == 1).mean() == pytest.approx((case.label == 1).mean(), abs=0.05)
@@ -203,8 +137,8 @@ def test_acdc_case_is_depth_height_width(tmp_path):
     img[10, 20, 1], mask[30, 40, 2] = 200, 3
     case = reader.read_case(write_volume(tmp_path / "valid" / "patient007_frame01.h5", img=img, mask=mask))
     assert (case.name, case.patient, case.split) == ("patient007_frame01", "patient007", "valid")
-    assert case.image.shape == case.label.shape == (3, 192, 192)
-    assert np.argwhere(case.image).tolist() == [[1, 10, 20]]
+    assert case.image.shape[1:] == case.label.shape == (3, 192, 192)
+    assert np.argwhere(case.image[0]).tolist() == [[1, 10, 20]]
     assert np.argwhere(case.label).tolist() == [[2, 30, 40]]
     assert case.spacing == (1.0, 1.0, 1.0)
 
@@ -240,7 +174,7 @@ def test_acdc_constant_image_is_0_and_float_labels_of_whole_numbers_are_taken(tm
 def test_acdc_folder_is_read_at_any_size(tiny_acdc):
     dataset = load_dataset(str(tiny_acdc), size=48)
     assert [len(dataset.split(split)) for split in SPLITS] == [3, 1, 2]
-    assert {case.image.shape[1:] for case in dataset.cases} == {(48, 48)}
+    assert {case.image.shape[2:] for case in dataset.cases} == {(48, 48)}
     assert {case.spacing for case in dataset.cases} == {(1.0, 4.0, 4.0)}
     assert (dataset.name, dataset.num_classes, dataset.unit) == ("acdc", 4, "px")
 
@@ -259,10 +193,10 @@ def test_real_acdc_has_its_published_numbers(acdc):
 
 def test_real_acdc_is_anatomy(acdc):
     case = reader.read_case(acdc / "test" / "patient001_frame01.h5")
-    assert case.image.shape[1:] == (192, 192)
+    assert case.image.shape[2:] == (192, 192)
     assert (case.image.min(), case.image.max()) == (0, 1)
     assert set(np.unique(case.label)) == {0, 1, 2, 3}
-    blood, muscle = (case.image[case.label == k].mean() for k in (3, 2))
+    blood, muscle = (case.image[0][case.label == k].mean() for k in (3, 2))
     assert blood > muscle + 0.1
 
 
@@ -346,21 +280,21 @@ def test_a_bad_file_is_named_with_what_is_wrong_and_the_check_goes_on(bad):
     with pytest.raises(ValueError, match=message) as caught:
         load_dataset(str(folder), size=32)
     assert str(file) in str(caught.value)
-    checked = list(reader.check(folder))
-    assert [path for path, case, _ in checked if case is None] == [file]
-    assert [path for path, _, _ in checked] == reader.files(folder)
-    assert [problem for _, _, problem in checked if problem] == [str(caught.value)]
+    findings = list(examine(reader.BENCHMARK, folder))
+    assert len(findings) == len(reader.files(folder))
+    assert {f.name: f.problem for f in findings if f.problem} == {file.stem: str(caught.value)}
 
 
 def test_a_file_with_a_flipped_byte_is_read_or_refused_by_name(tmp_path):
-    """No byte of the structure makes the reader fail in a way that `check` would not survive."""
-    for split in ("valid", "test"):
-        write_volume(tmp_path / split / "good.h5")
+    """No byte of the structure makes the reader raise anything but a ValueError."""
     file = write_volume(tmp_path / "train" / "flipped.h5")
     good, problems = file.read_bytes(), []
     for position in range(0, 1500, 11):
         file.write_bytes(good[:position] + bytes([good[position] ^ 0xFF]) + good[position + 1 :])
-        problems += [problem for _, _, problem in reader.check(tmp_path) if problem]
+        try:
+            reader.read_case(file)
+        except ValueError as error:
+            problems.append(str(error))
     assert len(problems) > 10
     assert all(str(file) in problem for problem in problems)
 
@@ -369,7 +303,7 @@ def test_a_file_with_a_flipped_byte_is_read_or_refused_by_name(tmp_path):
 
 
 def test_names_and_paths_are_resolved(tiny_acdc, monkeypatch):
-    assert resolve_data("phantom") == "phantom"
+    assert [resolve_data(name) for name in ("phantom", "brain")] == ["phantom", "brain"]
     assert resolve_data(str(tiny_acdc)) == tiny_acdc.resolve()
     monkeypatch.chdir(tiny_acdc.parent)
     assert resolve_data("tiny") == tiny_acdc.resolve()
@@ -379,11 +313,49 @@ def test_names_and_paths_are_resolved(tiny_acdc, monkeypatch):
 def test_a_path_that_is_no_folder_is_named_with_what_to_give(tmp_path):
     (tmp_path / "file.h5").write_text("")
     for path in (tmp_path / "missing", tmp_path / "file.h5"):
-        with pytest.raises(FileNotFoundError, match=r"Give the folder that holds train/, valid/ and test/") as caught:
+        with pytest.raises(FileNotFoundError, match=r"Give a folder that `nacl data prepare` made") as caught:
             load_dataset(str(path), size=32)
         assert str(path) in str(caught.value)
     with pytest.raises(ValueError, match="Did you mean 'phantom'"):
         resolve_data("phantm")
+
+
+@pytest.mark.parametrize("name", ["phantom", "brain"])
+def test_embedded_data_sets_are_made_at_any_size(name):
+    dataset = load_dataset(name, size=16)
+    assert dataset.name == dataset_name(name) == name
+    assert dataset.cases[0].image.shape[2:] == (16, 16)
+
+
+def test_a_prepared_folder_is_known_by_its_index(tiny_acdc, tmp_path):
+    case = square_case("a", "train")
+    prepare_cases([case], tmp_path / "mine", name="squares", class_names=("a", "b", "c"))
+    assert dataset_name(str(tmp_path / "mine")) == "squares"
+    assert dataset_name(str(tiny_acdc)) == "acdc"
+    dataset = load_dataset(str(tmp_path / "mine"), size=32)
+    assert np.array_equal(dataset.cases[0].image, case.image)
+    shutil.copytree(tmp_path / "mine", tmp_path / "copy")
+    first = dataset_fingerprint(str(tmp_path / "copy"))
+    assert dataset_fingerprint(str(tmp_path / "mine")) == first
+    prepare_cases([replace(case, label=1 - case.label // 2)], tmp_path / "mine", name="squares", class_names=("a", "b"))
+    assert dataset_fingerprint(str(tmp_path / "mine")) != first
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind != "acdc_hdf5"])
+def test_a_raw_folder_is_to_be_prepared_first(kind, tmp_path):
+    folder = WRITERS[kind](tmp_path / "my raw")
+    name = name_of(detect(folder))
+    for call in (lambda: load_dataset(str(folder), size=32), lambda: dataset_fingerprint(str(folder))):
+        with pytest.raises(ValueError, match=rf"Prepare it first: nacl data prepare {name} '.*my raw' TARGET"):
+            call()
+
+
+def test_a_folder_of_nothing_known_is_told_what_is_looked_for(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    for call in (lambda: load_dataset(str(tmp_path), size=32), lambda: dataset_fingerprint(str(tmp_path))):
+        with pytest.raises(FileNotFoundError, match=r"train/\*\.h5.*nacl data prepare") as caught:
+            call()
+        assert str(tmp_path) in str(caught.value)
 
 
 def test_a_split_without_files_is_named(tiny_acdc_copy):
@@ -408,6 +380,11 @@ def test_fingerprint_is_of_content_and_not_of_place(tiny_acdc, tiny_acdc_copy):
     assert dataset_fingerprint("phantom") == dataset_fingerprint("phantom") != dataset_fingerprint(str(tiny_acdc))
 
 
+def test_fingerprint_of_the_phantom_is_the_one_of_finished_runs():
+    assert dataset_fingerprint("phantom") == "e65193a35474ac3c5fe43d8749ec1886"
+    assert dataset_fingerprint("brain") != dataset_fingerprint("phantom")
+
+
 def test_fingerprint_sees_a_changed_byte_and_a_changed_name(tiny_acdc_copy):
     seen = [dataset_fingerprint(str(tiny_acdc_copy))]
     file = tiny_acdc_copy / "test" / "patient004_frame01.h5"
@@ -420,3 +397,11 @@ def test_fingerprint_sees_a_changed_byte_and_a_changed_name(tiny_acdc_copy):
     (tiny_acdc_copy / "test" / "patient009_frame01.h5").unlink()
     seen.append(dataset_fingerprint(str(tiny_acdc_copy)))
     assert len(set(seen)) == len(seen)
+
+
+def test_regions_have_names_and_known_classes():
+    cases = (square_case("a", "train"),)
+    bad = [({"1": (1,)}, "no numbers"), ({"WT": (1, 3)}, r"classes in \[0, 3\).*WT"), ({"ET": ()}, "ET")]
+    for regions, message in bad:
+        with pytest.raises(ValueError, match=message):
+            Dataset("regions", ("a", "b", "c"), cases, unit="px", regions=regions)

@@ -86,6 +86,7 @@ BAD_VALUES = [
     ("batch_size", -4, ValueError, "at least 1, got -4"),
     ("learning_rate", 0, ValueError, "got 0"),
     ("learning_rate", float("inf"), ValueError, "got inf"),
+    ("augment", 1, TypeError, "got 1"),
     ("seed", -1, ValueError, "at least 0, got -1"),
     ("seed", None, TypeError, "None"),
     ("device", "gpu", ValueError, "one of 'auto', 'cpu'"),
@@ -138,6 +139,7 @@ def test_what_the_loss_does_not_take_is_no_part_of_a_run():
         {"epochs": 21},
         {"batch_size": 8},
         {"learning_rate": 2e-3},
+        {"augment": True},
         {"seed": 1},
     ],
     ids=lambda change: next(iter(change)),
@@ -209,6 +211,13 @@ def test_a_plan_is_all_combinations():
     assert {run.seed for run in runs} == {5}
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_plan_for_any_embedded_data_has_their_sizes(monkeypatch, profile):
+    monkeypatch.setattr("nacl.experiments.EMBEDDED", ("phantom", "other"))
+    for run in plan("main", profile=profile, data="other"):
+        assert PROFILES[profile]["embedded"].items() <= asdict(run).items()
+
+
 def test_a_plan_for_a_folder_has_the_benchmarks_sizes_and_fixed_fields_win(tiny_acdc):
     runs = plan("main", data=str(tiny_acdc), epochs=3)
     assert {(run.size, run.epochs, run.data) for run in runs} == {(96, 3, str(tiny_acdc))}
@@ -256,6 +265,7 @@ def test_run_json_says_what_where_and_with_what(trained):
     assert info["device_name"].startswith("cpu")
     assert info["dataset"] == "acdc"
     assert set(info) >= {"commit", "python", "numpy", "data_fingerprint", "seconds", "finished", "class_names", "unit"}
+    assert (info["channel_names"], info["regions"]) == (["image"], {})
 
 
 def test_the_commit_is_that_of_the_checkout():
@@ -443,9 +453,10 @@ def test_crac_trains_to_another_objective_each_epoch(tiny_acdc, tmp_path):
         {"loss": "nacl", "prior": "image_proportions_l1"},
         {"loss": "crac", "dice_weight": 1.0},
         {"loss": "ce", "dice_weight": 1.0, "l1_ace_weight": 0.5},
+        {"loss": "ce", "augment": True},
     ],
 )
-def test_schedules_images_and_auxiliary_losses_reach_the_training(values, tiny_acdc, tmp_path):
+def test_schedules_images_auxiliary_losses_and_augmentation_reach_the_training(values, tiny_acdc, tmp_path):
     plain = train_run(tiny_run(tiny_acdc, loss=values["loss"], epochs=2), runs=tmp_path)
     other = train_run(tiny_run(tiny_acdc, **values, epochs=2), runs=tmp_path)
     assert plain.run.identity() != other.run.identity()

@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"_checks", "_files"},
+    {"_checks"},
+    {"_files", "_parallel"},
     {"_windows", "_penalties", "_scores", "_likelihood"},
     {"priors", "statistics", "ranks"},
     {"losses", "theory", "scaling"},

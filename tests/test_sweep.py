@@ -208,7 +208,7 @@ def test_what_cannot_be_swept_is_refused_before_anything_starts(place, tmp_path,
         sweep(runs_of(0), folder=tmp_path, jobs=0, notebook=place[1])
     with pytest.raises(FileNotFoundError, match=r"no\.ipynb.*Sweep from a checkout"):
         sweep(runs_of(0), folder=tmp_path, notebook=tmp_path / "no.ipynb")
-    with pytest.raises(FileNotFoundError, match="Give the folder that holds train/"):
+    with pytest.raises(FileNotFoundError, match="Give a folder that `nacl data prepare` made"):
         sweep([Run(data="no/such/folder")], folder=tmp_path, notebook=place[1])
     assert os.listdir(tmp_path) == []
 

@@ -345,7 +345,7 @@ def test_predictions_are_probabilities_slice_by_slice():
     assert ((probs >= 0) & (probs <= 1)).all()
     torch.testing.assert_close(probs.sum(dim=1), torch.ones(40, 32, 32))
     assert torch.equal(probs, predict(model, case, device="cpu"))
-    alone = replace(case, image=case.image[35:36], label=case.label[35:36])
+    alone = replace(case, image=case.image[:, 35:36], label=case.label[35:36])
     torch.testing.assert_close(predict(model, alone, device="cpu"), probs[35:36])
 
 
@@ -354,7 +354,7 @@ def test_predictions_are_probabilities_slice_by_slice():
 
 def nan_cases():
     image = CASES["train"][0].image.copy()
-    image[1, 5, 5] = np.nan
+    image[0, 1, 5, 5] = np.nan
     return {**CASES, "train": [replace(CASES["train"][0], image=image), *CASES["train"][1:]]}
 
 

@@ -17,14 +17,15 @@ The image is sum_k p_k m_k, with the intensities m of blood, muscle and surround
 texture in the background and noise. It depends on p and not on the drawn label: what is ambiguous looks blurred.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 from scipy.special import ndtr
 
 from nacl.data.case import SPLITS, Case, Dataset
+from nacl.data.fields import smooth_field
 
 CLASS_NAMES = ("background", "right ventricle", "myocardium", "left ventricle")
 
@@ -58,6 +59,11 @@ def generate(size: int, parameters: Parameters = PARAMETERS) -> Dataset:
     return Dataset("phantom", CLASS_NAMES, tuple(cases), unit="px")
 
 
+def fingerprint() -> str:
+    """A hash of what the data set is made from."""
+    return hashlib.blake2b(repr(PARAMETERS).encode(), digest_size=16).hexdigest()
+
+
 def draw_labels(
     posterior: NDArray, rng: np.random.Generator, *, correlation: float = PARAMETERS.correlation
 ) -> NDArray[np.uint8]:
@@ -69,7 +75,8 @@ def draw_labels(
         correlation: length over which the annotator's error is smooth, as a share of the width.
     """
     _, depth, height, width = posterior.shape
-    u, v = (ndtr(_smooth_field(rng, (depth, height, width), correlation * width)) for _ in range(2))
+    length = correlation * width
+    u, v = (ndtr(smooth_field(rng, (depth, height, width), (0, length, length))) for _ in range(2))
     q_in, q_out = posterior[3], posterior[2] + posterior[3]
     # p_1 = (1 - q_out) q_rv, so V < q_rv is V (1 - q_out) < p_1, which needs no division.
     label = np.where(v * (1 - q_out) < posterior[1], 1, 0)
@@ -110,17 +117,9 @@ def _posterior(size: int, parameters: Parameters, rng: np.random.Generator) -> N
 
 def _image(posterior: NDArray, parameters: Parameters, rng: np.random.Generator) -> NDArray[np.float32]:
     shape, width = posterior.shape[1:], posterior.shape[-1]
+    texture, bias = 0.02 * width, 0.25 * width
     image = np.tensordot(parameters.intensities, posterior, axes=1)
-    image += parameters.texture * posterior[0] * _smooth_field(rng, shape, 0.02 * width)
-    image *= 1 + parameters.bias * _smooth_field(rng, shape, 0.25 * width)
+    image += parameters.texture * posterior[0] * smooth_field(rng, shape, (0, texture, texture))
+    image *= 1 + parameters.bias * smooth_field(rng, shape, (0, bias, bias))
     image += parameters.noise * rng.standard_normal(shape)
     return image.clip(0, 1).astype(np.float32)
-
-
-def _smooth_field(rng: np.random.Generator, shape: tuple[int, int, int], length: float) -> NDArray[np.float64]:
-    """A Gaussian random field of mean 0 and variance 1 at every pixel, smooth over `length` pixels within a slice."""
-    blur = {"sigma": (0, length, length), "mode": "wrap"}  # periodic, so that no pixel is special
-    impulse = np.zeros((1, *shape[1:]))
-    impulse[0, 0, 0] = 1
-    response = gaussian_filter(impulse, **blur)
-    return gaussian_filter(rng.standard_normal(shape), **blur) / np.sqrt((response**2).sum())

@@ -23,9 +23,8 @@ def outlines(image: ArrayLike, labels: Mapping[str, ArrayLike], class_names: Seq
         labels: for each title, a label map (H, W).
         class_names: of the labels, background first.
     """
-    figure = contact_sheet({title: (image, label) for title, label in labels.items()}, len(class_names))
-    legend(figure, _class_handles(class_names))
-    return figure
+    slices = {title: (image, label) for title, label in labels.items()}
+    return contact_sheet(slices, len(class_names), class_names=class_names)
 
 
 def _show(ax: plt.Axes, image: ArrayLike, title: str, **look: object) -> plt.cm.ScalarMappable:
@@ -61,17 +60,28 @@ def maps(images: Mapping[str, ArrayLike], *, label: str, limits: tuple[float, fl
     return figure
 
 
-def contact_sheet(slices: Mapping[str, tuple[ArrayLike, ArrayLike]], num_classes: int) -> Figure:
+def contact_sheet(
+    slices: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    num_classes: int,
+    *,
+    class_names: Sequence[str] = (),
+    aspects: Mapping[str, float] | None = None,
+) -> Figure:
     """Slices side by side, each with the outlines of its own labels.
 
     Args:
         slices: for each title, an image (H, W) and a label map (H, W).
         num_classes: C.
+        class_names: for a legend, background first; without them there is none.
+        aspects: for titles, the height of a pixel over its width; by default 1.
     """
+    aspects = aspects or {}
     figure, axes = panels(len(slices), width=2.5, height=2.3)
     for ax, (title, (image, label)) in zip(axes, slices.items(), strict=True):
-        _show(ax, image, title, cmap="gray")
+        _show(ax, image, title, cmap="gray", aspect=aspects.get(title, 1))
         _draw_outlines(ax, label, num_classes)
+    if len(class_names) > 1:
+        legend(figure, _class_handles(class_names))
     return figure
 
 
