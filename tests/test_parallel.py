@@ -124,11 +124,13 @@ def test_no_tasks_and_wrong_jobs():
 def test_ctrl_c_ends_all_processes_and_takes_unfinished_files_away(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys, time\nfrom pathlib import Path\n"
+        "import signal, sys, time\nfrom pathlib import Path\n"
         "from nacl._files import whole_file\nfrom nacl._parallel import in_processes\n\n"
         "def write(path):\n    with whole_file(Path(path)) as file:\n"
         "        file.write_text('half')\n        time.sleep(60)\n\n"
-        "if __name__ == '__main__':\n    list(in_processes(write, sys.argv[1:], 2))\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored\n"
+        "    list(in_processes(write, sys.argv[1:], 2))\n"
     )
     command = [sys.executable, str(script), str(tmp_path / "out" / "a"), str(tmp_path / "out" / "b")]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}

@@ -36,7 +36,7 @@ def posterior_cases(power=1.0, *, cases=6, size=40):
     found = generate(size, Parameters(cases={"train": cases, "valid": 0, "test": 0}, slices=3, ambiguity=(0.03, 0.05)))
     for case in found.cases:
         probs = case.posterior.astype(np.float64) ** power
-        yield ReportCase(case.name, probs / probs.sum(axis=0), case.label, image=case.image)
+        yield ReportCase(case.name, probs / probs.sum(axis=0), case.label, image=case.image[0])
 
 
 @pytest.fixture(scope="module")
