@@ -17,6 +17,7 @@ from nacl.data.manifest import content_checksum, file_format, published, with_ch
 from nacl.data.names import shortened
 from nacl.data.prepared.index import read_index
 from nacl.data.prepared.store import verify
+from nacl.data.prepared.target import differing_axes
 from nacl.data.splits import assign_splits
 
 THICK = 2.0  # sides of a voxel that differ by more than that factor in plane, or have slices closest, are doubtful
@@ -137,7 +138,7 @@ def judge(findings: Sequence[Finding], class_names: Sequence[str]) -> Verdict:
     problems += _twins(usable, crossing=True)
     warnings += _twins(usable, crossing=False)
     warnings += _absent(usable, class_names)
-    warnings += _differing_axes(usable)
+    warnings += differing_axes({finding.name: finding.axes for finding in usable})
     left_out = [finding.name for finding in findings if not finding.split]
     if left_out:
         warnings.append(f"{_cases(len(left_out))} left out, in none of the splits: {shortened(left_out)}")
@@ -273,16 +274,6 @@ def _absent(findings: Sequence[Finding], class_names: Sequence[str]) -> list[str
             seen = zip(class_names, np.sum(counts, axis=0), strict=True)
             texts |= {name: f"the class {name!r} is in {place}" for name, count in seen if not count}
     return list(texts.values())
-
-
-def _differing_axes(findings: Sequence[Finding]) -> Iterator[str]:
-    names: dict[str, list[str]] = {}
-    for finding in findings:
-        names.setdefault(finding.axes or "unknown", []).append(finding.name)
-    if len(names) > 1:
-        counted = "; ".join(f"{axes} in {shortened(of)}" for axes, of in sorted(names.items()))
-        remedy = "Turn them first, image and label alike, e.g. by nibabel.as_closest_canonical"
-        yield f"the axes of the files point to different sides, and nothing is turned: {counted}. {remedy}"
 
 
 def _cases(count: int) -> str:

@@ -167,7 +167,8 @@ def finish(
 def warnings_of(target: Path, made: Sequence[Made], wanted: Collection[str]) -> tuple[str, ...]:
     """What a user should look at: in the cases, and in `target` beside the files `wanted`, paths within it."""
     of_cases = [line for case in made for line in _of_case(case)]
-    return (*of_cases, *_of_empty_splits(made), *_of_axes(made), *_of_stale_files(target, wanted))
+    axes_of = {case.entry.name: str(case.found.get("axes") or "") for case in made}
+    return (*of_cases, *_of_empty_splits(made), *differing_axes(axes_of), *_of_stale_files(target, wanted))
 
 
 def _of_case(case: Made) -> Iterator[str]:
@@ -193,13 +194,15 @@ def _of_empty_splits(made: Sequence[Made]) -> Iterator[str]:
         yield f"no case is for {' or '.join(empty)}: training needs all of train, valid and test"
 
 
-def _of_axes(made: Sequence[Made]) -> Iterator[str]:
+def differing_axes(axes_of: Mapping[str, str]) -> Iterator[str]:
+    """What to say where files point to different sides; `axes_of` has the axes of each case, "" where unknown."""
     names: dict[str, list[str]] = {}
-    for case in made:
-        names.setdefault(str(case.found.get("axes") or "unknown"), []).append(case.entry.name)
+    for name, axes in axes_of.items():
+        names.setdefault(axes or "unknown", []).append(name)
     if len(names) > 1:
         counted = "; ".join(f"{axes} in {shortened(of)}" for axes, of in sorted(names.items()))
-        yield f"the axes of the files point to different sides, and nothing is turned: {counted}"
+        remedy = "Turn them first, image and label alike, e.g. by nibabel.as_closest_canonical"
+        yield f"the axes of the files point to different sides, and nothing is turned: {counted}. {remedy}"
 
 
 def _of_stale_files(target: Path, wanted: Collection[str]) -> Iterator[str]:
