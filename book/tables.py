@@ -7,6 +7,8 @@ import pandas as pd
 
 from nacl.data.benchmarks import READERS
 from nacl.data.recipe import Recipe
+from nacl.models import MODELS, count_parameters
+from nacl.models.smp import DPT_ENCODER
 from nacl.theory import confidence_ceiling, family_table
 
 IN_THEORY = {
@@ -108,6 +110,22 @@ def benchmarks_list() -> str:
         layout = f"```text\n{benchmark.layout.strip()}\n```"
         blocks.append("\n".join([f"## {benchmark.title}", "", *lines, "", layout]))
     return "\n\n".join(blocks) + "\n"
+
+
+def models_list() -> str:
+    """Every network by name as Markdown: axes, what it learns at the paper's sizes, and what `filters` sets."""
+    head = ["network", "2D", "3D", "parameters", "what it is", "`filters` set"]
+    lines = [head, ["---", "---", "---", "---:", "---", "---"]]
+    for name, network in MODELS.items():
+        encoder = DPT_ENCODER if name == "smp.DPT" else "resnet18"
+        count = count_parameters(name, 1, 4, filters=32, encoder=encoder, patch=(192, 192))
+        axes = ["yes" if axes in network.axes else "" for axes in (2, 3)]
+        lines.append([f"`{name}`", *axes, f"{count:,}", network.description, network.filters])
+    note = (
+        "Parameters of slices of 192 x 192 pixels, 1 channel, 4 classes and 32 filters, with the encoder `resnet18` "
+        f"(`smp.DPT`: `{DPT_ENCODER}`)."
+    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}\n"
 
 
 def in_words(recipe: Recipe) -> str:
