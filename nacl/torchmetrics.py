@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric as TorchMetric
 
 from nacl.metrics import Metric
+from nacl.metrics._metric import Sums
 
 
 class Streamed(TorchMetric):
@@ -53,8 +54,12 @@ class Streamed(TorchMetric):
 
     def compute(self) -> Tensor:
         """The number, float32, on the device of the states."""
-        sums = {name: getattr(self, state) for name, state in self.state_of.items()}
-        return torch.tensor(self.metric.result(sums), device=self.device)
+        return torch.tensor(self.metric.result(self.sums), device=self.device)
+
+    @property
+    def sums(self) -> Sums:
+        """The states under the metric's names; of all processes within torchmetrics' `sync_context`."""
+        return {name: getattr(self, state) for name, state in self.state_of.items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: object, **options: object) -> "Streamed":
         return super()._apply(lambda part: part.to(fn(part.new_empty(0)).device), *args, **options)
