@@ -34,7 +34,7 @@ from nacl.models import build_model
 from nacl.provenance import provenance
 from nacl.training import fit
 
-QUICK = {"size": 96, "filters": 16, "batch_size": 4}  # of nacl.experiments.PROFILES
+QUICK = {"size": 96, "filters": 16, "batch_size": 4}  # of nacl.grids.PROFILES
 CT = (512, 512, 60)  # voxels of a made-up scan, int16
 CPU = torch.device("cpu")
 

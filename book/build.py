@@ -18,13 +18,13 @@ from importlib.metadata import files
 from pathlib import Path
 
 import nbformat
-from tables import benchmarks_list, data_table, family, metrics_table, speed_table
+from tables import benchmarks_list, data_table, family, metrics_table, models_list, speed_table
 from tqdm import tqdm
 
 from nacl._parallel import available_cores
 from nacl.data import dataset_fingerprint, resolve_data
 from nacl.data.load import PROJECT_ROOT
-from nacl.experiments import PROFILES, plan
+from nacl.grids import PROFILES, plan
 from nacl.provenance import source_hash
 from nacl.runs import Run
 from nacl.sweep import papermill, sweep
@@ -53,7 +53,7 @@ def main() -> int:
     data = source if isinstance(source, str) else os.path.relpath(source, ROOT)
     runs = plan("main", profile=options.profile, data=data)
     print(f"[1/4] Runs: {len(runs)} of the grid 'main', profile '{options.profile}', data {data}", flush=True)
-    outcomes = sweep(runs, jobs=options.jobs)
+    outcomes = sweep(runs, jobs=options.jobs, retry_failed=True)
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         print(f"book: {outcome.run.loss} failed: {outcome.error}\n  see {outcome.notebook}", file=sys.stderr)
@@ -127,6 +127,7 @@ def stage(pages: dict[str, Path]) -> str:
     (STAGE / "book" / "_family.md").write_text(family())
     (STAGE / "book" / "_data.md").write_text(data_table(ROOT / "benchmarks" / "data-cpu.csv"))
     (STAGE / "book" / "_benchmarks.md").write_text(benchmarks_list())
+    (STAGE / "book" / "_models.md").write_text(models_list())
     mathjax = next(f for f in files("sphinx-mathjax-offline") or [] if f.name == "tex-svg-full.js")
     vendor = STAGE / "book" / "_assets" / "vendor" / "mathjax"
     vendor.mkdir(parents=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from nacl import plots
-from nacl.experiments import plan, train_run
+from nacl.experiments import train_run
+from nacl.grids import plan
 
 TARGET = Path(__file__).parent / "_assets" / "confidence.png"
 

@@ -2,7 +2,8 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -21,6 +22,19 @@ def expectation(argument: str, rule: str, got: object, context: str = "", remedy
     message = f"Expected `{argument}` {rule}, got {got}"
     message += f" ({context})." if context else "."
     return f"{message} {remedy}." if remedy else message
+
+
+@contextmanager
+def extra_needed(package: str, purpose: str, *, extra: str) -> Iterator[None]:
+    """Say of an import inside that fails for want of `package` what it is for, and which extra brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != package:
+            raise  # one that the package itself imports; Python names it
+        remedy = f"Run: pip install 'nacl-calibration[{extra}]'"
+        message = expectation(package, f"to be installed, for {purpose}", "none", remedy=remedy)
+        raise ModuleNotFoundError(message, name=package) from error
 
 
 def check_choice(argument: str, value: object, allowed: Iterable[str]) -> None:
@@ -122,7 +136,11 @@ def check_logits(logits: Tensor, name: str = "logits") -> None:
         raise TypeError(expectation(name, "of a floating dtype", logits.dtype, remedy=f"Call {name}.float()"))
     if logits.ndim not in (4, 5) or logits.shape[1] < 2:
         rule = "of shape (N, C, H, W) or (N, C, D, H, W) with C of at least 2"
-        raise ValueError(expectation(name, rule, tuple(logits.shape)))
+        remedy = ""
+        if logits.ndim in (4, 5) and logits.shape[1] == 1:
+            remedy = "A mask is 2 classes, the background and it: make the network with 2 channels and no sigmoid"
+            remedy += f", or pass torch.cat([1 - {name}, {name}], dim=1)" if name == "probs" else " (in smp, classes=2)"
+        raise ValueError(expectation(name, rule, tuple(logits.shape), remedy=remedy))
 
 
 def check_logits_and_target(logits: Tensor, target: Tensor, ignore_index: int, name: str = "logits") -> Labels:

@@ -26,8 +26,10 @@ from nacl.metrics import (
     surface_distances,
     true_calibration_error,
 )
+from nacl.metrics.table import bins_table
 from nacl.scaling import TemperatureScaling
-from nacl.training import predict_logits
+from nacl.training.device import placed, resolve_device
+from nacl.training.prediction import case_logits
 
 POST_HOC = ("none", "temperature")
 """What is done to the logits after training."""
@@ -36,30 +38,41 @@ SUMMARY = ("dice", "hd95", "ece_all", "ece_predicted_border", "ece_reference", "
 """The columns that a short table shows: overlap, distance, honest and reference calibration, and proper scores."""
 
 
+Patch = tuple[int, int, int]
+
+
 class _Forecasts:
     """(logits, labels) of each case, predicted anew whenever they are iterated."""
 
-    def __init__(self, model: nn.Module, cases: Sequence[Case], device: str) -> None:
-        self.model, self.cases, self.device = model, cases, device
+    def __init__(self, model: nn.Module, cases: Sequence[Case], device: str, patch: Patch | None) -> None:
+        self.model, self.cases, self.device, self.patch = model, cases, device, patch
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return map(self._of, self.cases)
 
     def _of(self, case: Case) -> tuple[Tensor, Tensor]:
-        return predict_logits(self.model, case, device=self.device), _target(case)
+        return _forecast(self.model, case, self.device, self.patch)
 
 
-def fitted_temperature(model: nn.Module, valid: Sequence[Case], *, device: str = "auto", budget: int = BUDGET) -> float:
+def fitted_temperature(
+    model: nn.Module,
+    valid: Sequence[Case],
+    *,
+    device: str = "auto",
+    patch: Patch | None = None,
+    budget: int = BUDGET,
+) -> float:
     """The temperature that suits the validation cases best, by their likelihood.
 
     Args:
         model: maps images (N, M, H, W) to logits (N, C, H, W).
         valid: the cases.
         device: one of `nacl.training.DEVICES`.
+        patch: the size of the windows of a 3D network, see `nacl.training.predict`.
         budget: bytes that the logits of all cases may take in memory; beyond it each pass of the fit predicts them
             anew, to the same result.
     """
-    forecasts = _Forecasts(model, valid, device)
+    forecasts = _Forecasts(model, valid, device, patch)
     a_slice = sum(tensor[0].nbytes for tensor in next(iter(forecasts), ()))
     in_memory = count_slices(valid) * a_slice <= budget
     return TemperatureScaling().fit(list(forecasts) if in_memory else forecasts).temperature.item()
@@ -73,8 +86,9 @@ def evaluate(
     regions: Mapping[str, Sequence[int]] | None = None,
     temperature: float | None = None,
     device: str = "auto",
+    patch: Patch | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Metrics of each case, and its bins of confidence.
+    """Metrics of each case, and its bins of confidence; all but surface distances are computed on the device.
 
     Args:
         model: maps images (N, M, H, W) to logits (N, num_classes, H, W).
@@ -84,6 +98,7 @@ def evaluate(
             `nacl.data.Dataset`.
         temperature: also evaluate the logits divided by it, in rows of their own.
         device: one of `DEVICES`.
+        patch: the size of the windows of a 3D network, see `nacl.training.predict`.
 
     Returns:
         One row a case and `post_hoc` ("none", "temperature"): `dice`, `hd95` and `asd` (means over the foreground
@@ -102,12 +117,12 @@ def evaluate(
 
     def evaluated(case: Case) -> list[tuple[dict, pd.DataFrame]]:
         found = []
-        logits = predict_logits(model, case, device=device)
+        logits, target = _forecast(model, case, device, patch)
         about = {"case": case.name, "patient": case.patient}
-        shape = _segmentation_metrics(logits.argmax(dim=1).numpy(), case, num_classes, regions)
+        shape = _segmentation_metrics(logits.argmax(dim=1).cpu().numpy(), case, num_classes, regions)
         scaled = {"none": logits} | ({} if temperature is None else {"temperature": logits / temperature})
         for post_hoc, of_case in scaled.items():
-            calibration, bins = _calibration_metrics(of_case, case)
+            calibration, bins = _calibration_metrics(of_case, target, case.posterior)
             row = {**about, "post_hoc": post_hoc, **shape, **calibration}
             found.append((row, bins_table(bins).assign(post_hoc=post_hoc, **about)))
         return found
@@ -115,20 +130,6 @@ def evaluate(
     pairs = chain.from_iterable(map(evaluated, cases))  # map lets a case go before it asks for the next
     rows, tables = zip(*pairs, strict=True)
     return pd.DataFrame(rows), pd.concat(tables, ignore_index=True)
-
-
-def bins_table(bins: Mapping[str, CalibrationBins]) -> pd.DataFrame:
-    """One row a region and bin: `region`, `bin`, `count`, `confidence_sum`, `correct_sum`.
-
-    Args:
-        bins: of the predicted class, by region, see `calibration_bins`.
-    """
-    columns = ("count", "confidence_sum", "correct_sum")
-    tables = [
-        pd.DataFrame({"region": region, "bin": range(one.n_bins)} | {c: getattr(one, c).cpu().numpy() for c in columns})
-        for region, one in bins.items()
-    ]
-    return pd.concat(tables, ignore_index=True)
 
 
 def _segmentation_metrics(
@@ -161,8 +162,10 @@ def _mean(values: list[float]) -> float:
     return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
 
 
-def _calibration_metrics(logits: Tensor, case: Case) -> tuple[dict[str, float], dict[str, CalibrationBins]]:
-    target, options = _target(case), {"from_logits": True}
+def _calibration_metrics(
+    logits: Tensor, target: Tensor, posterior: NDArray | None
+) -> tuple[dict[str, float], dict[str, CalibrationBins]]:
+    options = {"from_logits": True}
     top = calibration_bins(logits, target, **options)
     classes = calibration_bins(logits, target, classwise=True, **options)
     row = {}
@@ -176,13 +179,17 @@ def _calibration_metrics(logits: Tensor, case: Case) -> tuple[dict[str, float], 
     row["cece_reference"] = reference_error(classes["true_foreground"]).item()
     row["nll"] = negative_log_likelihood(logits, target, **options)
     row["brier"] = brier_score(logits, target, **options)
-    if case.posterior is not None:
-        probs, posterior = logits.softmax(dim=1), torch.from_numpy(case.posterior).movedim(0, 1)
+    if posterior is not None:
+        probs, posterior = logits.softmax(dim=1), torch.from_numpy(posterior).movedim(0, 1).to(logits.device)
         row["kl_posterior"] = posterior_divergence(probs, posterior)
         row["posterior_error"] = posterior_error(probs, posterior)
         row["true_calibration_error"] = true_calibration_error(probs, posterior)
     return row, top
 
 
-def _target(case: Case) -> Tensor:
-    return torch.from_numpy(case.label)
+def _forecast(model: nn.Module, case: Case, device: str, patch: Patch | None) -> tuple[Tensor, Tensor]:
+    """Logits (D, C, H, W) and labels of a case, on the device, unless that has no float64 to sum in (MPS)."""
+    place = resolve_device(device)
+    logits = case_logits(placed(model, place, patch), case, place, patch)
+    logits = logits.cpu() if logits.device.type == "mps" else logits
+    return logits, torch.from_numpy(case.label).to(logits.device)

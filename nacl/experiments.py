@@ -1,104 +1,50 @@
-"""The paper's ablations as grids of runs, and what does a run: train, test, file."""
+"""What does a run: train, test, file."""
 
-import itertools
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
 from tqdm.auto import tqdm
 
-from nacl._checks import check_choice, expectation
+from nacl._checks import expectation
 from nacl._files import whole_file, write_text
 from nacl.data import SPLITS, Dataset, dataset_fingerprint, load_dataset
 from nacl.data.augment import Augmentation
-from nacl.data.load import EMBEDDED
+from nacl.data.case import Cases, StoredCase
+from nacl.data.splits import share_of
 from nacl.evaluation import evaluate, fitted_temperature
 from nacl.losses import CombinedLoss, build_loss
 from nacl.models import build_model
-from nacl.provenance import provenance, source_hash
+from nacl.provenance import check_source, provenance, source_hash
 from nacl.results import Result, load_result
 from nacl.runs import Run
 from nacl.training import fit, save_tensors
+from nacl.training.checkpoint import processes_of
+from nacl.training.distributed import from_first, process_group, rank
+from nacl.training.memory import memory_named
 
 log = logging.getLogger(__name__)
 
-
-PROFILES = {
-    # minutes on two CPU cores; "embedded" for what comes with the package, "benchmark" for folders
-    "quick": {
-        "embedded": {"size": 64, "filters": 16, "epochs": 16, "batch_size": 4},
-        "benchmark": {"size": 96, "filters": 16, "epochs": 12, "batch_size": 4},
-    },
-    # the papers' protocol, for a GPU
-    "full": {
-        "embedded": {"size": 96, "filters": 32, "epochs": 100, "batch_size": 4},
-        "benchmark": {"size": 192, "filters": 32, "epochs": 100, "batch_size": 4},
-    },
-}
-
-GRIDS = {
-    "main": [{"loss": ["ce"]}, {"loss": ["svls"]}, {"loss": ["nacl"]}],
-    "penalty-weight": [{"loss": ["nacl"], "penalty_weight": [0.01, 0.03, 0.1, 0.3, 1.0]}],
-    "kernel-size": [{"loss": ["svls", "nacl"], "kernel_size": [3, 5, 7, 9]}],
-    "family": [
-        {"loss": ["ce", "label_smoothing", "focal", "ecp", "svls", "mbls", "nacl", "crac"]},
-        {"loss": ["ce"], "dice_weight": [1.0], "l1_ace_weight": [0.0, 1.0]},
-    ],
-    "margin": [{"loss": ["mbls"], "margin": [3.0, 5.0, 8.0, 10.0, 15.0]}],
-    "prior": [{"loss": ["nacl"], "prior": ["mean", "gaussian", "max", "min", "median", "mode"]}],
-    "penalty": [{"loss": ["nacl"], "penalty": ["l1", "l2", "huber"], "softmax": [False, True]}],
-    "model": [{"loss": ["ce", "svls", "nacl"], "model": ["unet", "smp.Unet"]}],
-}
-
-
-def plan(
-    grid: str, *, profile: str = "quick", data: str = "phantom", seeds: Sequence[int] = (0,), **fixed: object
-) -> list[Run]:
-    """The runs of a grid: all combinations of its values, for each seed.
-
-    Args:
-        grid: a key of `GRIDS`.
-        profile: a key of `PROFILES`.
-        data: as `Run.data`.
-        seeds: one run each.
-        fixed: fields of `Run` that override the profile's.
-
-    Raises:
-        ValueError: unknown `grid`, `profile` or field, values that `Run` refuses.
-
-    Example:
-        >>> [(run.loss, run.seed) for run in plan("main", seeds=[0, 1])]
-        [('ce', 0), ('ce', 1), ('svls', 0), ('svls', 1), ('nacl', 0), ('nacl', 1)]
-    """
-    check_choice("grid", grid, GRIDS)
-    check_choice("profile", profile, PROFILES)
-    for name in fixed:
-        check_choice("field", name, [f.name for f in fields(Run)])
-        if name == "seed" or any(name in part for part in GRIDS[grid]):
-            remedy = "Choose another grid, or leave it out"
-            raise ValueError(expectation("fixed", f"without what the grid {grid!r} varies", name, remedy=remedy))
-    base = PROFILES[profile]["embedded" if data in EMBEDDED else "benchmark"]
-    base = {**base, "data": data, **fixed}
-    runs = []
-    for part in GRIDS[grid]:
-        for values in itertools.product(*part.values()):
-            runs += [Run(**{**base, **dict(zip(part, values, strict=True)), "seed": seed}) for seed in seeds]
-    return runs
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def train_run(run: Run, *, runs: Path | None = None, on_epoch: Callable[[list[dict]], None] | None = None) -> Result:
     """Train, test and file a run, or read it if that was done before.
 
     A run that was killed goes on from its last epoch. Two processes may ask for the same run: one trains, the other
-    waits and reads. `run.json` is written last, so a folder that has it is complete.
+    waits and reads. `run.json` is written last, so a folder that has it is complete. Processes that torchrun started
+    train together (see `nacl.training.fit`) in one folder of runs, to which the first of them writes.
 
     Args:
         run: what to do.
@@ -106,51 +52,75 @@ def train_run(run: Run, *, runs: Path | None = None, on_epoch: Callable[[list[di
         on_epoch: called with the history after each epoch trained here.
 
     Raises:
-        FileNotFoundError, ValueError: data or values that can't be used.
+        FileNotFoundError, ValueError: data or values that can't be used; files of the package that changed since it
+            was imported.
         FloatingPointError: the loss is not finite.
-        OSError: a file can't be written.
+        MemoryError: out of memory, with the fields of the run to lower.
+        OSError: a file can't be written, or a checkpoint not read.
     """
-    identity, source, fingerprint = run.identity(), source_hash(), dataset_fingerprint(run.data)
+    made_of = {
+        "identity": run.identity(),
+        "data_fingerprint": dataset_fingerprint(run.data),
+        "source": source_hash(),
+    }
     folder = run.folder(runs)
     folder.mkdir(parents=True, exist_ok=True)
-    with _run_lock(folder):
-        if (folder / "run.json").exists():
-            return replace(load_result(folder), run=run)
-        for leftover in folder.glob(".writing-*"):  # of a process that was killed
-            leftover.unlink()
-        dataset = load_dataset(run.data, size=run.size)
-        _check_splits(dataset)
-        history, model = _train(run, dataset, folder, on_epoch)
-        temperature = fitted_temperature(model, dataset.split("valid"), device=run.device)
-        cases, bins = evaluate(
-            model,
-            dataset.split("test"),
-            dataset.num_classes,
-            regions=dataset.regions,
-            temperature=temperature,
-            device=run.device,
-        )
+    lower = ("batch_size", "patch" if run.patch else "size", "depth", "filters")
+    with process_group(run.device), _run_lock(folder), memory_named(**{name: getattr(run, name) for name in lower}):
+        if not from_first((folder / "run.json").exists):
+            from_first(partial(_remove_leftovers, folder))
+            _do(run, folder, made_of, on_epoch)
+        return replace(load_result(folder), run=run)
+
+
+def _do(run: Run, folder: Path, made_of: dict[str, str], on_epoch: Callable[[list[dict]], None] | None) -> None:
+    """Train with all processes; test and file with the first one."""
+    check_source()
+    dataset = load_dataset(run.data, size=run.size)
+    _check_splits(dataset)
+    train = share_of(dataset.split("train"), run.share, run.seed)
+    spacing, checkpoint = _median_spacing(train), folder / CHECKPOINT
+    history, model = _train(run, dataset, train, spacing, folder, on_epoch)
+
+    def test_and_file() -> None:
+        where = {"device": run.device, "patch": run.patch_shape()}
+        temperature = fitted_temperature(model, dataset.split("valid"), **where)
+        test, regions = dataset.split("test"), dataset.regions
+        cases, bins = evaluate(model, test, dataset.num_classes, regions=regions, temperature=temperature, **where)
         for name, table in (("history", history), ("metrics", cases), ("bins", bins)):
             _write_csv(folder / f"{name}.csv", table)
         save_tensors(folder / "weights.safetensors", model.state_dict())
         info = {
             "run": asdict(run),
-            "identity": identity,
+            **made_of,
             "dataset": dataset.name,
             "class_names": dataset.class_names,
             "channel_names": dataset.channel_names,
             "regions": dict(dataset.regions),
             "unit": dataset.unit,
-            "data_fingerprint": fingerprint,
-            "source": source,
+            "spacing": spacing,
             **provenance(run.device),
+            "processes": processes_of(checkpoint),
             "temperature": temperature,
             "seconds": round(history["seconds"].sum(), 1),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_text(folder / "run.json", json.dumps(info, indent=1))
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-        return replace(load_result(folder), run=run)
+        checkpoint.unlink()
+
+    from_first(test_and_file)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.glob(".writing-*"):  # of a process that was killed
+        leftover.unlink()
+
+
+def _median_spacing(cases: Cases) -> tuple[float, float, float]:
+    """Of the cases' voxels, along D, H, W: what a 3D network's kernels are made for."""
+    one_slice = slice(0, 1)
+    entries = (entry.read(one_slice) if isinstance(entry, StoredCase) else entry for entry in cases.entries)
+    return tuple(np.median([entry.spacing for entry in entries], axis=0).tolist())
 
 
 def _check_splits(dataset: Dataset) -> None:
@@ -164,7 +134,12 @@ def _check_splits(dataset: Dataset) -> None:
 
 @contextmanager
 def _run_lock(folder: Path) -> Iterator[None]:
-    """The right to write to a run's folder; says so where another process has it."""
+    """The right to write to a run's folder, which the first of several processes holds for all; says so where it has to
+    wait for it.
+    """
+    if rank() > 0:
+        yield
+        return
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(blocking=False)
@@ -180,7 +155,8 @@ def _run_lock(folder: Path) -> Iterator[None]:
 @contextmanager
 def epoch_bar(run: Run) -> Iterator[Callable[[list[dict]], None]]:
     """A progress bar over the epochs of a run; what it gives is the `on_epoch` of `train_run`."""
-    with tqdm(total=run.epochs, unit="epoch", desc=f"{run.loss} on {Path(run.data).name}") as bar:
+    title = f"{run.loss} on {Path(run.data).name}"
+    with tqdm(total=run.epochs, unit="epoch", desc=title, disable=int(os.environ.get("RANK", 0)) > 0) as bar:
 
         def show(history: list[dict]) -> None:
             last = history[-1]
@@ -191,11 +167,17 @@ def epoch_bar(run: Run) -> Iterator[Callable[[list[dict]], None]]:
 
 
 def _train(
-    run: Run, dataset: Dataset, folder: Path, on_epoch: Callable[[list[dict]], None] | None
+    run: Run,
+    dataset: Dataset,
+    train: Cases,
+    spacing: tuple[float, float, float],
+    folder: Path,
+    on_epoch: Callable[[list[dict]], None] | None,
 ) -> tuple[pd.DataFrame, nn.Module]:
+    channels = len(dataset.channel_names)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        model = build_model(run.model, len(dataset.channel_names), dataset.num_classes, filters=run.filters)
+        model = build_model(run.model, channels, dataset.num_classes, **run.model_options(spacing))
 
     def file_history(history: list[dict]) -> None:
         _write_csv(folder / "history.csv", pd.DataFrame(history))
@@ -204,15 +186,14 @@ def _train(
 
     loss = build_loss(run.loss, num_classes=dataset.num_classes, **run.loss_options())
     schedule = run.penalty_schedule()
-
-    def weigh(epoch: int) -> None:
-        if "penalty_weight" in run.loss_options():
-            loss.set(penalty_weight=schedule(epoch))
+    weigh = None
+    if schedule.kind != "constant" and "penalty_weight" in run.loss_options():
+        weigh = lambda epoch: loss.set(penalty_weight=schedule(epoch))  # noqa: E731
 
     history = fit(
         model,
         _with_auxiliaries(loss, run),
-        dataset.split("train"),
+        train,
         dataset.split("valid"),
         dataset.num_classes,
         epochs=run.epochs,
@@ -220,8 +201,10 @@ def _train(
         learning_rate=run.learning_rate,
         seed=run.seed,
         augment=Augmentation() if run.augment else None,
+        patch=run.patch_shape(),
+        engine=run.engine,
         device=run.device,
-        checkpoint=folder / "checkpoint.safetensors",
+        checkpoint=folder / CHECKPOINT,
         before_epoch=weigh,
         on_epoch=file_history,
     )

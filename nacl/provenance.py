@@ -8,17 +8,39 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nacl._checks import expectation
 from nacl.training import resolve_device
 
 PACKAGE = Path(__file__).resolve().parent
 
 
+def _hash_of(package: Path) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+IMPORTED = _hash_of(PACKAGE)
+"""Taken when the process imports the package: what it runs is what it imported, whatever becomes of the files."""
+
+
 def source_hash() -> str:
     """A hash of the package's Python source, so that numbers of another version are never taken for this one's."""
-    digest = hashlib.blake2b(digest_size=8)
-    for file in sorted(PACKAGE.rglob("*.py")):
-        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
+    return IMPORTED
+
+
+def check_source() -> None:
+    """Refuse to make numbers where the package's files changed since this process imported them.
+
+    Modules that are loaded late, or anew, would be of another version than `source_hash` says.
+
+    Raises:
+        ValueError: they changed.
+    """
+    if _hash_of(PACKAGE) != IMPORTED:
+        remedy = "Restart the kernel, or the command"
+        raise ValueError(expectation("nacl", "as this process imported it", "changed files", str(PACKAGE), remedy))
 
 
 def provenance(device: str) -> dict[str, str]:

@@ -34,6 +34,9 @@ from nacl import CalibrationError, plots
 from nacl.data import load_dataset
 from nacl.data.phantom import CLASS_NAMES, draw_labels
 from nacl.evaluation import bins_table
+from nacl.parameters import check_parameters
+
+check_parameters(globals())
 
 # %% [markdown]
 # The *confidence* of a forecast is its largest probability. To test it, sort the pixels by confidence into 15 bins

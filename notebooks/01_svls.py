@@ -36,6 +36,7 @@ from IPython.display import Markdown
 from nacl import nacl_loss, neighbour_prior, plots, svls_loss
 from nacl.data import load_dataset, stack_slices
 from nacl.data.phantom import draw_labels
+from nacl.parameters import check_parameters
 from nacl.priors import mixed_windows, svls_prior
 from nacl.theory import (
     svls_minimum,
@@ -44,6 +45,8 @@ from nacl.theory import (
     svls_split,
     svls_weights,
 )
+
+check_parameters(globals())
 
 # %% [markdown]
 # **Predict.** SVLS has two parameters, the window's size $k$ and its width $\sigma$. Make both large, and the label of a

@@ -30,6 +30,7 @@ penalty = "l1"  # or "l2", "huber"
 delta = 1.0  # where "huber" turns linear
 prior = "mean"  # or "gaussian", "max", "min", "median", "mode", ...
 kernel_size = 3  # pixels, odd
+kernel_depth = 1  # slices, odd; used where depth is above 1
 sigma = 1.0  # pixels
 border = "inside"  # or "replicate", "background", "zero"
 softmax = False  # constrain the softmax instead of the logits
@@ -39,20 +40,24 @@ smoothing = 0.1  # of label smoothing
 gamma = 3.0  # of the focal loss
 dice_weight = 0.0  # of a soft Dice loss that is added
 l1_ace_weight = 0.0  # of the L1-ACE loss that is added
-model = "unet"  # or "smp.Unet"
+model = "unet"  # or another of `nacl models`, or "module:function"
+encoder = "resnet18"  # of a network of smp
+weights = "none"  # that the encoder begins with; or "imagenet"
 filters = 16  # channels at full resolution
 data = "phantom"  # or another embedded data set, or the folder of one
 size = 64  # pixels, a multiple of 32
+depth = 1  # slices in a sample: 1 trains on slices, more on 3D patches
+patch = 0  # height and width of a 3D patch in pixels; 0 for the whole slice
+share = 1.0  # of the training patients
 epochs = 16
-batch_size = 4  # slices
+batch_size = 4  # slices, or patches
 learning_rate = 1e-3  # times 0.1 after half of the epochs
 augment = False  # flip, rotate, scale, intensity; off as in the reference
 seed = 0
+engine = "eager"  # or "compile"
 device = "auto"  # or "cpu", "cuda", "mps"
 
 # %% tags=["hide-input"]
-from dataclasses import fields
-
 import pandas as pd
 from IPython.display import Markdown
 from nacl import plots
@@ -62,11 +67,11 @@ from nacl.priors import mixed_windows
 from nacl.runs import Run
 
 # %% [markdown]
-# **Predict.** Where will the network be least sure: inside the heart, on its border, or in the background? And will it
+# **Predict.** Where will the network be least sure: inside the organ, on its border, or in the background? And will it
 # be right as often as it says?
 
 # %%
-run = Run(**{field.name: globals()[field.name] for field in fields(Run)})
+run = Run.from_parameters(globals())
 run.values()
 
 # %% [markdown]
@@ -83,17 +88,22 @@ with epoch_bar(run) as show:
 # %%
 plots.learning_curves(result.history)
 # %% tags=["hide-input"]
-scale = f"{run.size} x {run.size} pixels, {run.filters} filters, {run.epochs} epochs, batches of {run.batch_size}"
+shape = run.patch_shape() or (run.size, run.size)
+samples = f"{'slices' if run.depth == 1 else 'patches'} of {' x '.join(map(str, shape))} pixels"
+patients = (
+    "" if run.share == 1 else f" ({run.share:.0%} of its training patients)"
+)
+scale = f"{samples}, {run.filters} filters, {run.epochs} epochs, batches of {run.batch_size}"
 Markdown(
-    f"`{run.loss}` on **{result.info['dataset']}** at {scale}, seed {run.seed}; {result.info['seconds']:.0f} s on "
+    f"`{run.loss}` with the network `{run.model}` on **{result.info['dataset']}**{patients}; {scale}, seed {run.seed}; {result.info['seconds']:.0f} s on "
     f"{result.info['device_name']}; commit `{result.info['commit'][:12]}`, run `{result.info['identity']}`."
 )
 
 # %% [markdown]
 # ## How good, case by case
 #
-# Dice and the 95th percentile of the surface distance, means over the classes of the heart; calibration errors over
-# all pixels, over the band round the predicted border, and over the papers' region (the true foreground); and the
+# Dice and the 95th percentile of the surface distance, means over the classes but the background; calibration errors
+# over all pixels, over the band round the predicted border, and over the papers' region (the true foreground); and the
 # negative log-likelihood and the Brier score, proper scores: on average they are smallest for the true probabilities,
 # and for no others.
 
@@ -160,7 +170,7 @@ gap = (sums["confidence_sum"] - sums["correct_sum"]) / sums["count"]
 border = mixed_windows(predicted[None], kernel_size=5)[0]
 places = {
     "round the predicted border": border,
-    "inside the heart": ~border & (predicted > 0),
+    "inside the organ": ~border & (predicted > 0),
     "in the background": ~border & (predicted == 0),
 }
 surest = {
@@ -179,6 +189,22 @@ Markdown(
 )
 
 # %% [markdown]
+# ## Other networks, volumes, fewer patients
+#
+# Each line of the first cell is a parameter: of this notebook, of papermill (`-p NAME VALUE`), and of the shell
+# (`nacl train --name value`).
+#
+# | To train | say |
+# |---|---|
+# | another network | `model`, a name that `nacl models` lists: `-p model smp.FPN -p encoder resnet34` |
+# | your own network | `-p model mine:make` calls `make(in_channels, num_classes, filters=16)` of your `mine.py` |
+# | on 3D patches | `depth`, their slices, with a network for three axes: `-p depth 8 -p patch 64`; `kernel_depth` is the depth of the loss's window |
+# | on fewer patients | `share`: with 0.25 a quarter of the training patients, each with all of their images |
+# | faster on a GPU | `-p engine compile` |
+#
+# Training on 3D patches asks for more memory and time; whole volumes are then predicted by sliding windows. A name that
+# is no parameter is refused, and the nearest is suggested: `-p kernel_sise 5` is no run with a window of 3.
+#
 # **Where it fails.** One seed and a small test set: a difference between two such runs may be chance.
 #
 # ```{exercise}

@@ -32,11 +32,15 @@ import pandas as pd
 from IPython.display import Markdown
 from nacl import plots
 from nacl.evaluation import SUMMARY
-from nacl.experiments import plan, train_run
+from nacl.experiments import train_run
+from nacl.grids import plan
+from nacl.parameters import check_parameters
 from nacl.results import results_table
 from nacl.statistics import non_inferiority
 from nacl.tables import compare, scores_of, typeset
 from tqdm.auto import tqdm
+
+check_parameters(globals())
 
 # %% [markdown]
 # **Predict.** Order the three by their calibration error: over all pixels, and round the predicted border. Is it the

@@ -43,7 +43,10 @@ from nacl.metrics import (
     reliability_curve,
     true_calibration_error,
 )
+from nacl.parameters import check_parameters
 from nacl.scaling import TemperatureScaling
+
+check_parameters(globals())
 
 # small tensors: more threads cost more than they bring
 torch.set_num_threads(1)

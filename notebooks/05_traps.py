@@ -44,8 +44,11 @@ from nacl.metrics import (
     negative_log_likelihood,
     reliability_curve,
 )
+from nacl.parameters import check_parameters
 from scipy.integrate import quad
 from scipy.stats import beta
+
+check_parameters(globals())
 
 # small tensors: more threads cost more than they bring
 torch.set_num_threads(1)

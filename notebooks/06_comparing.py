@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 from nacl import plots
+from nacl.parameters import check_parameters
 from nacl.ranks import (
     cliques,
     friedman_ranks,
@@ -47,6 +48,8 @@ from nacl.statistics import (
     sign_flip_test,
 )
 from scipy.stats import ttest_1samp
+
+check_parameters(globals())
 
 # %% [markdown]
 # **Predict.** Seven methods are equally good. In a study of 20 patients you test six of them against the seventh, each

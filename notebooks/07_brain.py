@@ -34,6 +34,9 @@ from nacl import dice_score, plots
 from nacl.data import load_dataset
 from nacl.data.brain import CLASS_NAMES, draw_labels
 from nacl.metrics import calibration_bins, negative_log_likelihood
+from nacl.parameters import check_parameters
+
+check_parameters(globals())
 
 # %% [markdown]
 # The MNI152 template {cite}`fonov2011` is the average of 152 adults' scans, brought into one shape: each cubic

@@ -17,6 +17,7 @@ from nacl._checks import (
     check_number,
     check_probs,
     expectation,
+    extra_needed,
 )
 
 
@@ -200,3 +201,18 @@ def test_ignored_labels_of_a_forecast_are_told():
     assert labels.ignored.tolist() == [[[False, True], [False, False]]]
     with pytest.raises(TypeError, match="`from_logits` to be True or False, got 1"):
         check_forecast(torch.full((1, 2, 2, 2), 0.5), target, 255, from_logits=1)
+
+
+def test_a_missing_extra_is_named_and_what_else_is_missing_is_not_taken_for_it():
+    message = "Expected `no_such` to be installed, for a test, got none. Run: pip install 'nacl-calibration[none]'."
+    with (
+        pytest.raises(ModuleNotFoundError, match=f"^{re.escape(message)}$") as caught,
+        extra_needed("no_such", "a test", extra="none"),
+    ):
+        import no_such.part  # noqa: F401
+    assert caught.value.name == "no_such"
+    with (
+        pytest.raises(ModuleNotFoundError, match="No module named 'another_one'"),
+        extra_needed("no_such", "", extra=""),
+    ):
+        import another_one  # noqa: F401

@@ -234,6 +234,20 @@ def test_half_precision_is_observed_in_float32():
 # State
 
 
+def test_an_update_stays_in_its_memory_and_changes_no_backward_pass_to_come():
+    (logits, target), loss = data(), CRaCLoss(C, rho_every=1)
+    logits = logits.detach().requires_grad_()
+    places = {name: buffer.data_ptr() for name, buffer in loss.named_buffers()}
+    (expected,) = torch.autograd.grad(loss(logits, target), logits)
+    value = loss(logits, target)
+    for _ in range(2):
+        loss.observe(logits.detach(), target)
+        loss.update()
+    assert torch.equal(torch.autograd.grad(value, logits)[0], expected)
+    assert (loss.multipliers > 1e-6).any()
+    assert {name: buffer.data_ptr() for name, buffer in loss.named_buffers()} == places
+
+
 def test_state_dict_restores_what_was_learned():
     (logits, target), loss = data(), CRaCLoss(C, rho_every=1)
     for scale in (1, 1.1, 1.2):

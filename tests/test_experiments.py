@@ -1,11 +1,10 @@
 """Runs: their values, their identity, their files, and that none is done twice."""
 
 import json
-import shutil
 import subprocess
 import sys
 import textwrap
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,12 @@ from test_files import largest_file
 
 from nacl import provenance
 from nacl.data import load_dataset
-from nacl.data.load import PROJECT_ROOT
 from nacl.evaluation import SUMMARY, evaluate
-from nacl.experiments import GRIDS, PROFILES, plan, train_run
+from nacl.experiments import train_run
+from nacl.grids import GRIDS, PROFILES, plan
 from nacl.losses import LOSSES
-from nacl.results import finished, load_result, results_table
-from nacl.runs import Run, runs_folder
+from nacl.results import finished
+from nacl.runs import Run
 from nacl.training import predict_logits
 
 TINY = {"size": 32, "filters": 2, "batch_size": 4, "device": "cpu"}
@@ -50,148 +49,6 @@ def trained(tiny_acdc, tmp_path_factory):
     return train_run(tiny_run(tiny_acdc), runs=tmp_path_factory.mktemp("runs"))
 
 
-# Values
-
-BAD_VALUES = [
-    ("loss", "nacll", ValueError, "Did you mean 'nacl'"),
-    ("loss", "SVLS", ValueError, "Did you mean 'svls'"),
-    ("penalty_weight", -0.1, ValueError, "-0.1"),
-    ("penalty_weight", float("nan"), ValueError, "nan"),
-    ("penalty_weight", "0.1", TypeError, "'0.1'"),
-    ("penalty", "L1", ValueError, "Did you mean 'l1'"),
-    ("schedule", "cosine", ValueError, "'constant', 'linear', 'step'"),
-    ("schedule_end", -1.0, ValueError, "-1.0"),
-    ("delta", 0.0, ValueError, "0.0"),
-    ("margin", -1.0, ValueError, "-1.0"),
-    ("lagrangian", "p4", ValueError, "'phr', 'p2', 'p3'"),
-    ("smoothing", 1.5, ValueError, "[0, 1], got 1.5"),
-    ("gamma", -2.0, ValueError, "-2.0"),
-    ("dice_weight", -1.0, ValueError, "-1.0"),
-    ("l1_ace_weight", float("nan"), ValueError, "nan"),
-    ("prior", "guassian", ValueError, "Did you mean 'gaussian'"),
-    ("kernel_size", 4, ValueError, "Use 3 or 5"),
-    ("kernel_size", 3.0, TypeError, "3.0"),
-    ("sigma", 0.0, ValueError, "0.0"),
-    ("border", "replicat", ValueError, "Did you mean 'replicate'"),
-    ("softmax", 1, TypeError, "got 1"),
-    ("model", "smp.unet", ValueError, "Did you mean 'smp.Unet'"),
-    ("filters", 0, ValueError, "at least 1, got 0"),
-    ("filters", True, TypeError, "True"),
-    ("data", 3, TypeError, "got 3"),
-    ("data", Path("x"), TypeError, "of type str"),
-    ("size", 100, ValueError, "Use 96"),
-    ("size", 0, ValueError, "at least 1, got 0"),
-    ("epochs", 0, ValueError, "at least 1, got 0"),
-    ("epochs", 2.5, TypeError, "2.5"),
-    ("batch_size", -4, ValueError, "at least 1, got -4"),
-    ("learning_rate", 0, ValueError, "got 0"),
-    ("learning_rate", float("inf"), ValueError, "got inf"),
-    ("augment", 1, TypeError, "got 1"),
-    ("seed", -1, ValueError, "at least 0, got -1"),
-    ("seed", None, TypeError, "None"),
-    ("device", "gpu", ValueError, "one of 'auto', 'cpu'"),
-]
-
-
-@pytest.mark.parametrize(("name", "value", "kind", "says"), BAD_VALUES)
-def test_a_bad_value_is_refused_when_a_run_is_made(name, value, kind, says):
-    run = {"prior": "gaussian"} if name == "sigma" else {}
-    with pytest.raises(kind) as caught:
-        Run(**{**run, name: value})
-    assert f"`{name}`" in str(caught.value)
-    assert says in str(caught.value)
-
-
-def test_every_field_has_a_bad_value_above_and_a_help():
-    assert {name for name, *_ in BAD_VALUES} == {f.name for f in fields(Run)}
-    assert all(f.metadata["help"] for f in fields(Run))
-
-
-def test_whole_numbers_are_taken_for_floats():
-    assert Run(penalty_weight=1) == Run(penalty_weight=1.0)
-    assert Run(penalty_weight=1).identity() == Run(penalty_weight=1.0).identity()
-
-
-# Identity
-
-
-def test_what_the_loss_does_not_take_is_no_part_of_a_run():
-    assert Run(loss="ce").identity() == Run(loss="ce", penalty_weight=9.0, kernel_size=7, prior="gaussian").identity()
-    assert Run(loss="svls").identity() == Run(loss="svls", penalty_weight=9.0, penalty="l2").identity()
-    assert "penalty_weight" not in Run(loss="svls").values()
-    assert Run(loss="ce").loss_options() == {}
-    assert set(Run(loss="svls").loss_options()) == {"kernel_size", "sigma", "border"}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"loss": "svls"},
-        {"penalty_weight": 0.2},
-        {"penalty": "l2"},
-        {"prior": "gaussian"},
-        {"kernel_size": 5},
-        {"border": "zero"},
-        {"softmax": True},
-        {"model": "smp.Unet"},
-        {"filters": 8},
-        {"size": 96},
-        {"epochs": 21},
-        {"batch_size": 8},
-        {"learning_rate": 2e-3},
-        {"augment": True},
-        {"seed": 1},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_what_changes_the_numbers_changes_the_identity(change):
-    assert replace(Run(), **change).identity() != Run().identity()
-
-
-def test_the_device_is_no_part_of_a_run():
-    assert Run(device="cpu").identity() == Run(device="cuda").identity()
-    assert "device" not in Run().values()
-
-
-def test_the_same_data_elsewhere_is_the_same_run(tiny_acdc, tiny_acdc_copy):
-    assert tiny_run(tiny_acdc).identity() == tiny_run(tiny_acdc_copy).identity()
-
-
-@pytest.mark.parametrize("way", [".", "link", "copy", "tiny/"])
-def test_however_the_data_is_named_the_run_has_one_folder(tiny_acdc, tiny_acdc_copy, tmp_path, monkeypatch, way):
-    """A sweep hands the resolved path to its notebooks and looks for the files where the run as given has them."""
-    (tiny_acdc_copy / "link").symlink_to(tiny_acdc)
-    (tiny_acdc_copy / "tiny").symlink_to(tiny_acdc)
-    (tiny_acdc_copy / "copy").symlink_to(".")
-    monkeypatch.chdir(tiny_acdc if way == "." else tiny_acdc_copy)
-    assert tiny_run(way).folder(tmp_path) == tiny_run(tiny_acdc).folder(tmp_path)
-
-
-def test_other_data_is_another_run(tiny_acdc_copy):
-    run = tiny_run(tiny_acdc_copy)
-    before = run.identity()
-    next((tiny_acdc_copy / "test").glob("*.h5")).unlink()
-    assert run.identity() != before != Run(**TINY).identity()
-
-
-def test_another_version_of_the_package_is_another_run(tmp_path, monkeypatch):
-    (tmp_path / "losses.py").write_text("a = 1")
-    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
-    source, before = provenance.source_hash(), Run().identity()
-    (tmp_path / "losses.py").write_text("a = 2")
-    assert provenance.source_hash() != source
-    assert Run().identity() != before
-
-
-def test_the_folder_of_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("NACL_RUNS", str(tmp_path / "elsewhere"))
-    assert runs_folder() == tmp_path / "elsewhere"
-    assert Run().folder().parent == tmp_path / "elsewhere"
-    assert Run().folder(tmp_path).parent == tmp_path
-    monkeypatch.delenv("NACL_RUNS")
-    assert runs_folder() == PROJECT_ROOT / "runs"
-
-
 # Plans
 
 
@@ -213,7 +70,7 @@ def test_a_plan_is_all_combinations():
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_plan_for_any_embedded_data_has_their_sizes(monkeypatch, profile):
-    monkeypatch.setattr("nacl.experiments.EMBEDDED", ("phantom", "other"))
+    monkeypatch.setattr("nacl.grids.EMBEDDED", ("phantom", "other"))
     for run in plan("main", profile=profile, data="other"):
         assert PROFILES[profile]["embedded"].items() <= asdict(run).items()
 
@@ -265,6 +122,7 @@ def test_run_json_says_what_where_and_with_what(trained):
     assert info["device_name"].startswith("cpu")
     assert info["dataset"] == "acdc"
     assert set(info) >= {"commit", "python", "numpy", "data_fingerprint", "seconds", "finished", "class_names", "unit"}
+    assert info["processes"] == [1]
     assert (info["channel_names"], info["regions"]) == (["image"], {})
 
 
@@ -407,32 +265,7 @@ def test_data_that_cannot_be_used_leaves_no_result(tiny_acdc_copy, tmp_path):
     assert finished(run, tmp_path) is None
 
 
-def test_a_run_of_an_older_version_is_named(trained, tmp_path):
-    folder = Path(shutil.copytree(trained.folder, tmp_path / "old"))
-    trained.cases.drop(columns="post_hoc").to_csv(folder / "metrics.csv", index=False)
-    with pytest.raises(ValueError, match=r"run of this version, got an older one in .*old\. Train it again"):
-        load_result(folder)
-
-
-def test_a_folder_without_a_result_says_how_to_get_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no run\.json\. Train it with `nacl train`"):
-        load_result(tmp_path)
-
-
-# Tables
-
-
-def test_the_table_has_a_row_a_case_with_its_run_and_where_it_was_made(trained, tiny_acdc, tmp_path):
-    other = train_run(tiny_run(tiny_acdc, loss="ce", epochs=1), runs=tmp_path)
-    table = results_table([trained, other])
-    assert len(table) == 8
-    assert {f.name for f in fields(Run)} - set(table) == {"data", "device"}, "paths and wishes are of one machine"
-    assert {"identity", "commit", "device_name", "dataset", "data_fingerprint", "case"} <= set(table)
-    assert set(trained.cases) <= set(table)
-    assert list(table["loss"]) == ["nacl"] * 4 + ["ce"] * 4
-    assert list(table["method"]) == ["nacl", "nacl + temperature"] * 2 + ["ce", "ce + temperature"] * 2
-    assert list(table["identity"]) == [trained.run.identity()] * 4 + [other.run.identity()] * 4
-    assert list(table["dice"]) == [*trained.cases["dice"], *other.cases["dice"]]
+# What a run's values reach
 
 
 @pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"crac"}))
@@ -461,9 +294,3 @@ def test_schedules_images_auxiliary_losses_and_augmentation_reach_the_training(v
     other = train_run(tiny_run(tiny_acdc, **values, epochs=2), runs=tmp_path)
     assert plain.run.identity() != other.run.identity()
     assert plain.history["loss"].iloc[-1] != other.history["loss"].iloc[-1]
-
-
-def test_a_schedule_is_part_of_a_run_only_where_there_is_a_weight_to_change():
-    assert Run(loss="ce", schedule="linear").identity() == Run(loss="ce").identity()
-    assert Run(schedule_end=3.0).identity() == Run().identity()
-    assert Run(schedule="linear", schedule_end=3.0).identity() != Run(schedule="linear").identity()

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nacl.experiments import plan
+from nacl.grids import plan
 from nacl.results import finished
 from nacl.runs import Run
 from nacl.statistics import mean_interval
@@ -116,31 +116,85 @@ def test_every_page_ran_to_its_end():
         assert not [o for c in code for o in c.outputs if o.output_type == "error"]
 
 
-def _papermill_train(folder, data, tmp_path):
-    """The issue's command at one epoch of the smallest network, started in `folder`; the executed notebook."""
-    options = {"loss": "nacl", "penalty_weight": 0.3, "kernel_size": 5, "data": data, "epochs": 1}
-    options |= {"size": 32, "filters": 2, "batch_size": 64}
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_what_papermill_passes_is_held_against_the_parameters_before_anything_is_done(source):
+    code = [text for kind, text, _ in _cells(jupytext.read(source)) if kind == "code"]
+    check = "Run.from_parameters(globals())" if source.stem == "02_train" else "check_parameters(globals())"
+    assert check in code[1] + code[2]
+
+
+def _papermill(name, tmp_path, options, *, cwd=ROOT):
+    """`papermill NAME out.ipynb -p ...` as from a user's shell; how it ended, and the executed notebook."""
     out = tmp_path / "out.ipynb"
-    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks/02_train.ipynb"), str(out)]
+    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / f"{name}.ipynb"), str(out)]
     command += [part for name, value in options.items() for part in ("-p", name, str(value))]
     environment = {**os.environ, "NACL_RUNS": str(tmp_path)}
-    environment.pop("MPLBACKEND", None)  # as in a user's shell
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, env=environment)
-    return nbformat.read(out, as_version=4)
+    environment.pop("MPLBACKEND", None)
+    done = subprocess.run(command, cwd=cwd, check=False, capture_output=True, text=True, env=environment)
+    return done, nbformat.read(out, as_version=4)
+
+
+def _papermill_train(tmp_path, *, cwd=ROOT, **options):
+    """One epoch of the smallest network, to its end."""
+    smallest = {"epochs": 1, "size": 32, "filters": 2, "batch_size": 64, "device": "cpu"}
+    done, page = _papermill("02_train", tmp_path, {**smallest, **options}, cwd=cwd)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return page
+
+
+def _outputs(page):
+    return [o for c in page.cells for o in c.get("outputs", [])]
 
 
 @pytest.mark.parametrize("place", ["notebooks", "elsewhere"])
 def test_papermill_runs_train_from_anywhere(place, tmp_path, tiny_acdc):
     folder = {"notebooks": ROOT / "notebooks", "elsewhere": tmp_path}[place]
-    page = _papermill_train(folder, os.path.relpath(tiny_acdc, folder), tmp_path)
-    outputs = [o for c in page.cells for o in c.get("outputs", [])]
-    assert sum("image/png" in o.get("data", {}) for o in outputs) == 4
-    assert any("patient004_frame01" in str(o.get("data", "")) for o in outputs)
+    data = os.path.relpath(tiny_acdc, folder)
+    page = _papermill_train(tmp_path, cwd=folder, loss="nacl", penalty_weight=0.3, kernel_size=5, data=data)
+    assert sum("image/png" in o.get("data", {}) for o in _outputs(page)) == 4
+    assert any("patient004_frame01" in str(o.get("data", "")) for o in _outputs(page))
     (run,) = tmp_path.glob("nacl-acdc-*/run.json")
     assert json.loads(run.read_text())["run"]["penalty_weight"] == 0.3
     assert np.isfinite(pd.read_csv(run.parent / "metrics.csv")["ece_all"]).all()
 
 
 def test_papermill_finds_data_named_from_the_root_when_started_elsewhere(tmp_path, acdc):
-    page = _papermill_train(tmp_path, os.path.relpath(acdc, ROOT), tmp_path)
-    assert any("patient001_frame01" in str(o.get("data", "")) for c in page.cells for o in c.get("outputs", []))
+    page = _papermill_train(tmp_path, cwd=tmp_path, data=os.path.relpath(acdc, ROOT))
+    assert any("patient001_frame01" in str(o.get("data", "")) for o in _outputs(page))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": "smp.FPN", "encoder": "mobilenet_v2", "share": 0.5},
+        {"depth": 2, "kernel_depth": 3, "loss": "svls", "batch_size": 2},
+    ],
+    ids=["another network on fewer patients", "3D"],
+)
+def test_papermill_trains_other_networks_on_volumes_and_on_fewer_patients(options, tmp_path, tiny_acdc):
+    page = _papermill_train(tmp_path, data=tiny_acdc, **options)
+    (file,) = tmp_path.glob("*-acdc-*/run.json")
+    values = json.loads(file.read_text())["run"]
+    assert {name: values[name] for name in options} == options
+    told = " ".join(str(o.get("data", "")) for o in _outputs(page))
+    assert f"with the network `{values['model']}`" in told
+    if values["depth"] > 1:
+        assert "patches of 2 x 32 x 32 pixels" in told
+    else:
+        assert "(50% of its training patients)" in told
+
+
+@pytest.mark.parametrize(
+    ("notebook", "options", "says"),
+    [
+        ("02_train", {"epochs": 1, "kernel_sise": 5}, "got 'kernel_sise'. Did you mean 'kernel_size'?"),
+        ("02_train", {"penalty_weight": "much"}, "`penalty_weight` of type float, got 'much'"),
+        ("00_phantom", {"sise": 32}, "got 'sise'. Did you mean 'size'?"),
+    ],
+)
+def test_papermill_is_refused_what_a_notebook_does_not_know_and_nothing_is_done(notebook, options, says, tmp_path):
+    done, page = _papermill(notebook, tmp_path, options)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["out.ipynb"]
+    assert not [o for o in _outputs(page) if "data" in o and "text/plain" in o["data"]]

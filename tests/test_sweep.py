@@ -1,20 +1,22 @@
-"""Sweeps: every run ends or is reported, none is done twice, here and on a real Dask cluster of two workers."""
+"""Sweeps: every run ends or is reported, and none is done twice."""
 
-import json
 import os
-import subprocess
 import sys
 import time
-from dataclasses import asdict, fields
-from pathlib import Path
+from concurrent.futures import Future
+from dataclasses import asdict
 
 import nbformat
 import pytest
+from sweeps import train_cell, write_notebook
 
 from nacl import sweep as module
 from nacl.results import load_result
 from nacl.runs import Run
-from nacl.sweep import execute_notebook, papermill, sweep
+from nacl.sweep import execute, papermill, sweep
+from nacl.sweep.execute import execute_notebook
+from nacl.sweep.executors import Cluster
+from nacl.sweep.progress import Progress
 
 RAISES, KILLED = 1, 2  # seeds that go wrong in `notebook`
 CODE = """
@@ -28,21 +30,6 @@ if seed == {raises} and attempts.read_text().split().count("{raises}") == 1:
 if seed == {killed}:
     os.kill(os.getpid(), 9)
 """
-TRAIN = "from nacl.experiments import train_run\nfrom nacl.runs import Run\ntrain_run(Run({fields}))"
-
-
-def write_notebook(file: Path, *code: str) -> Path:
-    """A notebook with the parameters of `Run` and then the cells of `code`."""
-    parameters = nbformat.v4.new_code_cell("\n".join(f"{f.name} = {f.default!r}" for f in fields(Run)))
-    parameters.metadata.tags = ["parameters"]
-    notebook = nbformat.v4.new_notebook(cells=[parameters, *map(nbformat.v4.new_code_cell, code)])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, file)
-    return file
-
-
-def train_cell() -> str:
-    return TRAIN.format(fields=", ".join(f"{f.name}={f.name}" for f in fields(Run)))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +71,8 @@ def test_a_finished_run_has_its_result_and_its_executed_notebook(first, runs_of)
 
 def test_a_failed_run_leaves_failed_ipynb_and_nothing_under_a_final_name(first):
     for seed in (RAISES, KILLED):
-        assert {file.name for file in first[seed].folder.iterdir()} == {"failed.ipynb"}
+        names = {file.name for file in first[seed].folder.iterdir()}
+        assert names == {"failed.ipynb", "begun.json", ".sweep.lock"}
         assert first[seed].notebook == first[seed].folder / "failed.ipynb"
     raised = nbformat.read(first[RAISES].notebook, as_version=4)
     assert any("seed one fails" in str(cell.get("outputs")) for cell in raised.cells)
@@ -94,52 +82,27 @@ def stamps(outcome):
     return {file: file.stat().st_mtime_ns for file in outcome.folder.iterdir()}
 
 
-def test_a_second_sweep_does_only_what_failed(place, first, runs_of, capsys):
+def test_what_failed_is_listed_and_not_done_again_unless_asked(place, first, runs_of, capsys):
     folder, notebook, attempts = place
-    before, done = stamps(first[0]), len(attempts.read_text().split())
-    again = sweep(runs_of(0, KILLED), folder=folder, jobs=2, notebook=notebook)
-    assert attempts.read_text().split()[done:] == [str(KILLED)]
+    before, done = stamps(first[0]), attempts.read_text()
+    again = sweep(runs_of(0, RAISES, KILLED), folder=folder, jobs=2, notebook=notebook)
+    assert attempts.read_text() == done
     assert stamps(first[0]) == before
-    assert [bool(outcome.error) for outcome in again] == [False, True]
-    assert "FAILED" in "".join(capsys.readouterr())
+    assert [outcome.error for outcome in again] == [first[seed].error for seed in (0, RAISES, KILLED)]
 
 
-# A Dask cluster
-
-
-@pytest.fixture
-def scheduler(tmp_path):
-    """The address of a real scheduler with two worker processes, which end with the test."""
-    file, log, processes = tmp_path / "scheduler.json", (tmp_path / "log").open("w"), []
-    dask = [sys.executable, "-m", "dask"]
-    common = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
-    try:
-        processes.append(subprocess.Popen([*dask, "scheduler", "--port", "0", *common], stdout=log, stderr=log))
-        deadline = time.monotonic() + 60
-        while not file.exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        one_thread = ["--nworkers", "1", "--nthreads", "1", "--no-nanny", "--local-directory", str(tmp_path)]
-        processes += [subprocess.Popen([*dask, "worker", *common, *one_thread], stdout=log, stderr=log) for _ in "ab"]
-        yield json.loads(file.read_text())["address"]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-        log.close()
-
-
-def test_a_cluster_does_what_is_left_and_reports_what_fails(place, first, runs_of, scheduler):
+def test_a_retry_does_only_what_failed(place, first, runs_of, capsys):
     folder, notebook, attempts = place
     before, done = stamps(first[0]), len(attempts.read_text().split())
-    outcomes = sweep(runs_of(0, RAISES, KILLED), folder=folder, scheduler=scheduler, notebook=notebook)
+    again = sweep(runs_of(0, RAISES, KILLED), folder=folder, jobs=2, notebook=notebook, retry_failed=True)
     assert sorted(attempts.read_text().split()[done:]) == [str(RAISES), str(KILLED)]
     assert stamps(first[0]) == before
-    assert [bool(outcome.error) for outcome in outcomes] == [False, False, True]
-    assert "DeadKernelError" in outcomes[2].error
-    assert load_result(outcomes[1].folder).run.seed == RAISES
-    names = {file.name for file in outcomes[1].folder.iterdir()}
-    assert "notebook.ipynb" in names
-    assert "failed.ipynb" not in names
+    assert [bool(outcome.error) for outcome in again] == [False, False, True]
+    assert load_result(again[1].folder).run.seed == RAISES
+    assert {"notebook.ipynb"} == {file.name for file in again[1].folder.glob("*.ipynb")}
+    printed = capsys.readouterr().err
+    assert "FAILED" in printed
+    assert "2 of 3 runs to do" in printed
 
 
 # One notebook
@@ -157,7 +120,7 @@ def test_a_process_that_dies_at_once_is_reported(tmp_path, runs_of, monkeypatch)
     notebook = write_notebook(tmp_path / "a.ipynb")
     error = execute_notebook(runs_of(0)[0], tmp_path / "run", notebook)
     assert "1" in error
-    assert os.listdir(tmp_path / "run") == []
+    assert not list((tmp_path / "run").glob("*.ipynb"))
 
 
 # What a sweep promises, without processes
@@ -168,14 +131,14 @@ def fake(monkeypatch):
     """Runs take 0.2 s and do nothing; the list of those that were started."""
     started = []
 
-    def execute(run, folder, notebook, threads=None):
+    def fake_execution(run, folder, notebook, **options):
         started.append(run.seed)
         time.sleep(0.2)
         if run.seed == 7:
             raise OSError(28, "No space left on device")
         return ""
 
-    monkeypatch.setattr(module, "execute_notebook", execute)
+    monkeypatch.setattr(execute, "execute_notebook", fake_execution)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
     return started
 
@@ -184,7 +147,7 @@ def test_an_interrupted_sweep_starts_no_more_runs(fake, place, tmp_path, runs_of
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_epochs_done", interrupt)  # the sweep's own thread calls it between looks at the runs
+    monkeypatch.setattr(Progress, "look", interrupt)  # the sweep's own thread calls it between looks at the runs
     with pytest.raises(KeyboardInterrupt):
         sweep(runs_of(*range(10, 16)), folder=tmp_path, jobs=1, notebook=place[1])
     assert len(fake) <= 2
@@ -203,6 +166,16 @@ def test_an_error_outside_the_notebook_is_that_runs_outcome(fake, place, tmp_pat
     assert outcomes[1].error == ""
 
 
+@pytest.mark.parametrize(("epochs", "asked_again"), [(3, True), (2, False)])
+def test_a_run_that_outlasts_its_workers_is_asked_for_as_long_as_it_gets_on(tmp_path, epochs, asked_again):
+    (tmp_path / "history.csv").write_text("epoch,seconds\n" + "1,1.0\n" * epochs)
+    killed, ended = type("KilledWorker", (Exception,), {}), Future()
+    ended.set_exception(killed("four workers died"))
+    cluster = Cluster.__new__(Cluster)  # without a scheduler, which only gives the futures
+    cluster.futures, cluster.reached = {ended: tmp_path}, {tmp_path: 2}
+    assert cluster.error_of(ended) == (None if asked_again else "KilledWorker: four workers died")
+
+
 def test_what_cannot_be_swept_is_refused_before_anything_starts(place, tmp_path, runs_of):
     with pytest.raises(ValueError, match="`jobs` of at least 1, got 0"):
         sweep(runs_of(0), folder=tmp_path, jobs=0, notebook=place[1])
@@ -215,3 +188,11 @@ def test_what_cannot_be_swept_is_refused_before_anything_starts(place, tmp_path,
 
 def test_a_sweep_of_nothing_is_nothing(place, tmp_path):
     assert sweep([], folder=tmp_path, notebook=place[1]) == []
+
+
+def test_a_network_of_ones_own_is_found_from_where_the_sweep_was_started(tmp_path, monkeypatch):
+    (tmp_path / "mynet.py").write_text("def make(in_channels, num_classes, *, filters): ...")
+    monkeypatch.chdir(tmp_path)
+    finish = "import mynet, os, pathlib\n(pathlib.Path(os.environ['NACL_RUNS']) / 'run' / 'run.json').touch()"
+    notebook = write_notebook(tmp_path / "a.ipynb", finish)
+    assert execute_notebook(Run(model="mynet:make"), tmp_path / "run", notebook) == ""

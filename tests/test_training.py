@@ -1,75 +1,19 @@
-"""Fitting: the same numbers from the same seed, also when it was killed; and what goes wrong is said."""
+"""Fitting: the same numbers from the same seed; what is learned; and what goes wrong is said."""
 
-import logging
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import square_case
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
+from toy_training import CASES, StoppedError, model_of, same, seeded, stop_after, train
 
-from nacl.losses import CombinedLoss, CRaCLoss, CrossEntropyLoss, DiceLoss, NACLLoss, Schedule
+from nacl.losses import CrossEntropyLoss, NACLLoss, Schedule
 from nacl.metrics import dice_score
 from nacl.training import fit, predict, resolve_device
-
-CASES = {"train": [square_case(f"t{i}", "train", slices=2) for i in range(3)], "valid": [square_case("v0", "valid")]}
-
-
-class StoppedError(Exception):
-    """Ends a training from outside."""
-
-
-class Noisy(nn.Module):
-    """A small network with dropout and batch normalisation, so that it draws numbers and has buffers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1),
-            nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.Dropout2d(0.3),
-            nn.Conv2d(8, 3, 3, padding=1),
-        )
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.layers(image)
-
-
-def model_of(seed: int) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return Noisy()
-
-
-def train(seed=0, *, model=None, epochs=4, loss=None, cases=CASES, **options):
-    """A short training; its history without times, and its weights."""
-    model = model or model_of(seed)
-    options = {"batch_size": 2, "learning_rate": 1e-2, "device": "cpu", **options}
-    loss = loss or CrossEntropyLoss()
-    history = fit(model, loss, cases["train"], cases["valid"], 3, epochs=epochs, seed=seed, **options)
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in history], model.state_dict()
-
-
-def stop_after(epoch: int):
-    def on_epoch(history):
-        if len(history) == epoch:
-            raise StoppedError
-
-    return on_epoch
-
-
-def same(a: dict, b: dict) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
+from nacl.training.device import placed
+from nacl.training.memory import memory_named
 
 # The same numbers
 
@@ -107,159 +51,6 @@ def test_the_global_random_state_does_not_steer_fit():
         torch.manual_seed(seed)
         histories.append(train(epochs=2)[0])
     assert histories[0] == histories[1]
-
-
-# Killed and started again
-
-
-@pytest.mark.parametrize("epoch", [1, 2, 3])
-def test_a_training_that_was_stopped_goes_on_to_the_same_numbers(tmp_path, epoch):
-    checkpoint, seen = tmp_path / "checkpoint.safetensors", []
-    expected = train()
-    with pytest.raises(StoppedError):
-        train(checkpoint=checkpoint, on_epoch=stop_after(epoch))
-    history, weights = train(checkpoint=checkpoint, on_epoch=lambda h: seen.append(len(h)))
-    assert history == expected[0]
-    assert same(weights, expected[1])
-    assert seen == list(range(epoch + 1, 5))
-
-
-def test_a_loss_that_learns_from_validation_goes_on_from_what_it_knew(tmp_path):
-    checkpoint = tmp_path / "checkpoint.safetensors"
-
-    def crac():
-        return CombinedLoss(CRaCLoss(3, margin=2.0, rho_every=1), DiceLoss())
-
-    loss = crac()
-    expected = train(loss=loss)
-    with pytest.raises(StoppedError):
-        train(loss=crac(), checkpoint=checkpoint, on_epoch=stop_after(2))
-    resumed = crac()
-    history, weights = train(loss=resumed, checkpoint=checkpoint)
-    assert history == expected[0]
-    assert same(weights, expected[1])
-    assert same(resumed.state_dict(), loss.state_dict())
-    assert (resumed.losses[0].multipliers > 1e-6).any()
-
-
-def test_a_schedule_acts_before_each_epoch():
-    loss, seen = NACLLoss(), []
-
-    def anneal(epoch):
-        loss.set(penalty_weight=Schedule(0.1, "linear", end=0.0, epochs=3)(epoch))
-        seen.append(loss.options["penalty_weight"])
-
-    train(loss=loss, epochs=3, before_epoch=anneal)
-    assert seen == pytest.approx([0.1, 0.05, 0.0])
-
-
-def test_a_training_that_was_stopped_starts_from_its_checkpoint_and_not_from_the_models_weights(tmp_path):
-    checkpoint = tmp_path / "checkpoint.safetensors"
-    expected = train()
-    with pytest.raises(StoppedError):
-        train(checkpoint=checkpoint, on_epoch=stop_after(2))
-    history, weights = train(checkpoint=checkpoint, model=model_of(77))
-    assert history == expected[0]
-    assert same(weights, expected[1])
-
-
-def test_a_process_that_was_killed_goes_on_to_the_same_numbers(tmp_path):
-    script = """
-        import os, signal, sys
-        sys.path.insert(0, sys.argv[1])
-        from pathlib import Path
-        import torch
-        from test_training import train
-
-        def kill(history):
-            if len(history) == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        torch.set_num_threads(int(sys.argv[3]))
-        train(checkpoint=Path(sys.argv[2]), on_epoch=kill)
-    """
-    checkpoint, threads = tmp_path / "checkpoint.safetensors", str(torch.get_num_threads())
-    arguments = [os.path.dirname(__file__), str(checkpoint), threads]
-    killed = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *arguments], capture_output=True, text=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    seen = []
-    history, weights = train(checkpoint=checkpoint, on_epoch=lambda h: seen.append(len(h)))
-    expected = train()
-    assert seen == [3, 4]
-    assert history == expected[0]
-    assert same(weights, expected[1])
-
-
-def test_a_finished_checkpoint_trains_nothing_more(tmp_path):
-    checkpoint = tmp_path / "checkpoint.safetensors"
-    expected = train(checkpoint=checkpoint)
-    history, weights = train(checkpoint=checkpoint, on_epoch=stop_after(4), model=model_of(9))
-    assert history == expected[0]
-    assert same(weights, expected[1])
-
-
-# Checkpoints gone bad
-
-
-def _tensors_of(path):
-    with safe_open(path, "pt") as stored:
-        return load_file(path), stored.metadata()
-
-
-def _cut(path):
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def _text(path):
-    path.write_text("no tensors")
-
-
-def _without(prefix):
-    def change(path):
-        tensors, metadata = _tensors_of(path)
-        save_file({name: t for name, t in tensors.items() if not name.startswith(prefix)}, path, metadata)
-
-    return change
-
-
-def _other_shape(path):
-    tensors, metadata = _tensors_of(path)
-    save_file({**tensors, "model/layers.4.bias": torch.zeros(7)}, path, metadata)
-
-
-def _no_history(path):
-    save_file(_tensors_of(path)[0], path)
-
-
-BROKEN = {
-    "truncated": _cut,
-    "text": _text,
-    "empty": lambda path: path.write_bytes(b""),
-    "without its history": _no_history,
-    "without a weight": _without("model/layers.4.bias"),
-    "a weight of another shape": _other_shape,
-    "without the optimiser": _without("optimizer/"),
-    "without the best weights": _without("best/"),
-}
-
-
-@pytest.mark.parametrize("damage", BROKEN)
-def test_a_broken_checkpoint_is_set_aside_with_a_warning_and_training_starts_again(tmp_path, caplog, damage):
-    checkpoint, seen = tmp_path / "checkpoint.safetensors", []
-    with pytest.raises(StoppedError):
-        train(checkpoint=checkpoint, epochs=2, on_epoch=stop_after(1))
-    BROKEN[damage](checkpoint)
-    content = checkpoint.read_bytes()
-    with caplog.at_level(logging.WARNING):
-        history, weights = train(checkpoint=checkpoint, epochs=2, on_epoch=lambda h: seen.append(len(h)))
-    assert str(checkpoint) in caplog.text
-    assert (tmp_path / "checkpoint.broken").read_bytes() == content
-    assert seen == [1, 2]
-    expected = train(epochs=2)
-    assert history == expected[0]
-    assert same(weights, expected[1])
 
 
 # What is learned
@@ -327,26 +118,23 @@ def test_the_learning_rate_drops_by_ten_after_half_of_the_epochs(epochs, full):
     assert rates == pytest.approx([0.02] * full + [0.002] * (epochs - full))
 
 
+def test_a_schedule_acts_before_each_epoch():
+    loss, seen = NACLLoss(), []
+
+    def anneal(epoch):
+        loss.set(penalty_weight=Schedule(0.1, "linear", end=0.0, epochs=3)(epoch))
+        seen.append(loss.options["penalty_weight"])
+
+    train(loss=loss, epochs=3, before_epoch=anneal)
+    assert seen == pytest.approx([0.1, 0.05, 0.0])
+
+
 def test_history_has_one_row_an_epoch():
     model = model_of(0)
     history = fit(model, CrossEntropyLoss(), CASES["train"], CASES["valid"], 3, epochs=2, batch_size=4, device="cpu")
     assert [list(row) for row in history] == [["epoch", "loss", "learning_rate", "valid_dice", "seconds"]] * 2
     assert [row["epoch"] for row in history] == [1, 2]
     assert all(row["seconds"] > 0 for row in history)
-
-
-# Prediction
-
-
-def test_predictions_are_probabilities_slice_by_slice():
-    model, case = model_of(0), square_case("long", "test", slices=40)
-    probs = predict(model, case, device="cpu")
-    assert (probs.shape, probs.dtype, probs.device.type) == ((40, 3, 32, 32), torch.float32, "cpu")
-    assert ((probs >= 0) & (probs <= 1)).all()
-    torch.testing.assert_close(probs.sum(dim=1), torch.ones(40, 32, 32))
-    assert torch.equal(probs, predict(model, case, device="cpu"))
-    alone = replace(case, image=case.image[:, 35:36], label=case.label[35:36])
-    torch.testing.assert_close(predict(model, alone, device="cpu"), probs[35:36])
 
 
 # What goes wrong
@@ -363,7 +151,7 @@ def test_nan_in_an_image_is_an_error_that_says_where_to_look_and_the_checkpoint_
     with pytest.raises(StoppedError):
         train(checkpoint=checkpoint, on_epoch=stop_after(2))
     before = checkpoint.read_bytes()
-    with pytest.raises(ValueError, match="look for NaN in the images"):
+    with pytest.raises(FloatingPointError, match=r"got nan \(epoch 3, step \d\)\. .*look for NaN in the images"):
         train(checkpoint=checkpoint, cases=nan_cases())
     assert checkpoint.read_bytes() == before
     assert os.listdir(tmp_path) == [checkpoint.name]
@@ -379,7 +167,9 @@ def test_a_loss_that_is_not_finite_is_an_error_and_the_checkpoint_stays(tmp_path
     with pytest.raises(StoppedError):
         train(checkpoint=checkpoint, on_epoch=stop_after(1))
     before = checkpoint.read_bytes()
-    with pytest.raises(FloatingPointError, match=r"finite loss, got (inf|nan) in epoch 2\. Lower learning_rate"):
+    with pytest.raises(
+        FloatingPointError, match=r"finite, got (inf|nan) \(epoch 2, step 1\)\. Lower learning_rate \(now 0.01\)"
+    ):
         train(checkpoint=checkpoint, loss=Overflow())
     assert checkpoint.read_bytes() == before
 
@@ -416,6 +206,8 @@ def test_devices_by_name():
     [
         ({"epochs": 0}, "`epochs` of at least 1, got 0"),
         ({"batch_size": 0}, "`batch_size` of at least 1, got 0"),
+        ({"seed": -1}, "`seed` of at least 0, got -1"),
+        ({"seed": 2**32}, r"`seed` below 2\*\*32, got 4294967296"),
         ({"learning_rate": 0.0}, r"`learning_rate` in \(0, inf\), got 0"),
         ({"learning_rate": float("nan")}, "`learning_rate`"),
         ({"cases": {**CASES, "train": []}}, "`cases`"),
@@ -426,6 +218,110 @@ def test_values_out_of_range_are_named(options, message):
         train(**options)
 
 
-def test_a_network_of_other_classes_than_the_labels_is_an_error():
-    with pytest.raises(ValueError, match=r"`target` values in \[0, 2\).*got 2"):
-        train(model=nn.Conv2d(1, 2, 1))
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            nn.Conv2d(1, 2, 1),
+            r"to give logits of shape \([12], 3, 32, 32\), got \([12], 2, 32, 32\)\. .*num_classes=3",
+        ),
+        (nn.Conv2d(1, 3, 3), r"got \([12], 3, 30, 30\)\. Bring its output to the size"),
+        (
+            nn.Conv2d(4, 3, 1),
+            r"to take images of shape \([12], 1, 32, 32\), got RuntimeError: .*its in_channels \(1 here\)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("engine", ["eager", "compile"])
+def test_a_network_that_does_not_fit_the_data_is_named_with_what_to_do(model, message, engine):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        train(model=model, engine=engine)
+
+
+class Mixed(nn.Conv3d):
+    """A 3D network with a 2D part and a matrix."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 3, 1)
+        self.plane, self.matrix = nn.Conv2d(1, 2, 3, padding=1), nn.Linear(2, 2)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        planes = self.plane(image.movedim(2, 1).flatten(0, 1)).unflatten(0, (len(image), -1)).movedim(1, 2)
+        return super().forward(self.matrix(planes.movedim(1, -1)).movedim(-1, 1))
+
+
+def test_a_network_with_weights_of_other_ranks_is_placed_and_trained():
+    model = seeded(Mixed)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert same(placed(model, torch.device("cpu"), (2, 16, 16)).state_dict(), before)
+    assert model.weight.stride() == torch.empty(3, 2, 1, 1, 1).to(memory_format=torch.channels_last_3d).stride()
+    history, _ = train(model=model, patch=(2, 16, 16), epochs=2)
+    assert len(history) == 2
+
+
+def test_slices_are_placed_as_torch_does_it():
+    models = [nn.Sequential(model_of(0), nn.Conv2d(3, 3, 1), nn.Linear(2, 2)) for _ in range(2)]
+    placed(models[0], torch.device("cpu"), None)
+    models[1].to(memory_format=torch.channels_last)
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        assert a.stride() == b.stride()
+
+
+@pytest.mark.parametrize("engine", ["eager", "compile"])
+@pytest.mark.parametrize(("batch_size", "step"), [(1, 1), (5, 2)])
+def test_a_batch_of_one_that_batch_normalisation_refuses_names_batch_size(engine, batch_size, step):
+    layers = [nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(1), nn.Upsample(32), nn.Conv2d(1, 3, 1)]
+    message = rf"`batch_size` to leave .* got a batch of 1 \(epoch 1, step {step}: .*Choose another batch_size"
+    with pytest.raises(ValueError, match=message):
+        train(model=nn.Sequential(*layers), batch_size=batch_size, engine=engine)
+
+
+class Many(nn.Conv2d):
+    """Gives two outputs, as deep supervision does."""
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        return [super().forward(image)] * 2
+
+
+def test_a_network_of_several_outputs_is_named():
+    with pytest.raises(ValueError, match=r"one tensor of logits \(2, 3, 32, 32\), got list\. Return its main output"):
+        train(model=Many(1, 3, 1))
+
+
+class Hungry(nn.Conv2d):
+    """Asks for more memory than there is."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return super().forward(image) + torch.empty(2**62 // 100, dtype=torch.uint8).sum()
+
+
+def test_memory_that_runs_out_names_what_to_lower():
+    with pytest.raises(MemoryError, match=r"Out of memory with batch_size=2, size=32 x 32\. Lower batch_size first"):
+        train(model=Hungry(1, 3, 1))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried"),
+        MemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+    ],
+)
+def test_other_allocators_are_understood_and_the_widest_block_names_its_parameters(error):
+    with (
+        pytest.raises(
+            MemoryError, match=r"with batch_size=4, size=192, filters=32\. Lower batch_size first, then size or"
+        ),
+        memory_named(batch_size=4, size=192, filters=32),
+        memory_named(batch_size=4),
+    ):
+        raise error
+
+
+def test_other_errors_are_left_as_they_are():
+    with pytest.raises(RuntimeError, match=r"^something else$"), memory_named(batch_size=4):
+        raise RuntimeError("something else")

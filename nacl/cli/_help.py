@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -12,16 +13,25 @@ class Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=28, width=110)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, not below a screen of options."""
+
+    def error(self, message: str) -> NoReturn:
+        stop = "" if message.endswith((".", "?")) else "."
+        self.exit(2, f"{self.prog}: {message}{stop} See `{self.prog} --help`.\n")
+
+
 def add_command(
     commands, name: str, function: Callable[[argparse.Namespace], int], summary: str, examples: str
 ) -> argparse.ArgumentParser:
     """A parser that runs `function`; `summary` is a phrase without capital and full stop."""
     description = f"{summary[0].upper()}{summary[1:]}."
     parser = commands.add_parser(name, help=summary, description=description, epilog=examples, formatter_class=Help)
-    parser.set_defaults(command=function)
+    parser.set_defaults(command=function, parser=parser)
     return parser
 
 
 def add_runs_folder(parser: argparse.ArgumentParser) -> None:
     """The option that says where runs lie."""
-    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="of run folders (default: $NACL_RUNS, else runs)")
+    text = "of run folders (default: $NACL_RUNS, else runs/ of the checkout, else ./runs)"
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help=text)

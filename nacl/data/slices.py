@@ -1,7 +1,8 @@
 """Cases as slices: at one size, one after the other, in batches."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain, pairwise
 
@@ -122,10 +123,8 @@ class SlicesInFiles:
 
         The thread that reads ends with the iteration: close an iterator that is left before its end.
         """
-        with ThreadPoolExecutor(1, thread_name_prefix="slices") as thread:
-            reads = (thread.submit(self._batch, indices.tolist()) for indices in order.split(batch_size))
-            for batch, _next in pairwise(chain(reads, [None])):  # the next is on its way before this one is given
-                images, labels = batch.result()
+        with closing(read_ahead(self._batch, order, batch_size, "slices")) as batches:
+            for images, labels in batches:
                 yield sent(images, self.device), sent(labels, self.device)
 
     def _batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
@@ -137,6 +136,19 @@ class SlicesInFiles:
         entry = self.entries[of_case]
         plane = index - int(self.ends[of_case]) + depth_of(entry)
         return entry, slice(plane, plane + 1)
+
+
+def read_ahead(
+    read: Callable[[list[int]], tuple[Tensor, Tensor]], order: Tensor, batch_size: int, name: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What `read` gives for each `batch_size` of the indices `order`, by a thread `name` that is one batch ahead.
+
+    The thread ends with the iteration: close an iterator that is left before its end.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix=name) as thread:
+        reads = (thread.submit(read, indices.tolist()) for indices in order.split(batch_size))
+        for batch, _next in pairwise(chain(reads, [None])):  # the next is on its way before this one is given
+            yield batch.result()
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from nacl._checks import expectation
+from nacl._checks import check_integer, check_number, expectation
 from nacl.data.benchmarks.layout import stem
 from nacl.data.benchmarks.raw import RawCase
-from nacl.data.case import SPLITS, check_patients
+from nacl.data.case import SPLITS, Cases, check_patients
 from nacl.data.manifest import OneSplit, Row, published, read_rows
 from nacl.data.names import shortened
 
@@ -105,6 +105,36 @@ def split_by_hash(
         raise ValueError(expectation("counts", f"that sum to {len(ordered)} patients", counts))
     splits = [split for split, count in zip(SPLITS, (train, valid, test), strict=True) for _ in range(count)]
     return dict(sorted(zip(ordered, splits, strict=True)))
+
+
+def share_of(cases: Cases, share: float, seed: int) -> Cases:
+    """The cases of a share of the patients, each patient with all of theirs; no file is read.
+
+    Patients are taken in the order of a hash of the seed and their name, so that a smaller share lies within a larger
+    one of the same seed, and one patient more in the data displaces at most one.
+
+    Args:
+        cases: of one split.
+        share: of the patients, in (0, 1]. Their number is rounded, a half up, and is at least one.
+        seed: another gives other patients.
+
+    Returns:
+        The cases in the order that they had.
+
+    Raises:
+        ValueError: `share` outside (0, 1], `seed` below 0.
+
+    Example:
+        >>> from nacl.data import load_dataset
+        >>> train = load_dataset("phantom", size=32).split("train")
+        >>> len(train), len(share_of(train, 0.25, seed=0))
+        (30, 8)
+    """
+    check_number("share", share, low=0, high=1, open_low=True)
+    check_integer("seed", seed, low=0)
+    patients = sorted({entry.patient for entry in cases.entries}, key=lambda name: (_hash(f"{seed}/{name}"), name))
+    taken = set(patients[: max(1, int(share * len(patients) + 0.5))])
+    return Cases(entry for entry in cases.entries if entry.patient in taken)
 
 
 def _hash(text: str) -> str:

@@ -264,16 +264,16 @@ class CRaCLoss(nn.Module):
         there = count > 0
         count = count.clamp(min=1)
         learned = (slope / count).clamp(*self.limits)
-        # New tensors, so that a backward pass still to come uses those of its forward pass.
-        self.multipliers = torch.where(there, learned, self.multipliers)
+        # In place, since CUDA graphs read from where the buffers were when they were recorded.
+        self.multipliers.copy_(torch.where(there, learned, self.multipliers))
         self.updates += 1
         rho_max, growth, every = self.growth
         if every:
             due = self.updates % every == 0
             distance = distance / count
             slow = due & there & self.distance.isfinite() & (distance > 0.9 * self.distance)
-            self.rho = torch.where(slow, (growth * self.rho).clamp(max=rho_max), self.rho)
-            self.distance = torch.where(there, distance, self.distance)
+            self.rho.copy_(torch.where(slow, (growth * self.rho).clamp(max=rho_max), self.rho))
+            self.distance.copy_(torch.where(there, distance, self.distance))
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())

@@ -1,0 +1,91 @@
+"""The paper's ablations as grids of runs."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+
+from nacl._checks import check_choice, expectation
+from nacl.data.load import EMBEDDED
+from nacl.runs import Run
+
+PROFILES = {
+    # minutes on two CPU cores; "embedded" for what comes with the package, "benchmark" for folders
+    "quick": {
+        "embedded": {"size": 64, "filters": 16, "epochs": 16, "batch_size": 4},
+        "benchmark": {"size": 96, "filters": 16, "epochs": 12, "batch_size": 4},
+    },
+    # the papers' protocol, for a GPU
+    "full": {
+        "embedded": {"size": 96, "filters": 32, "epochs": 100, "batch_size": 4},
+        "benchmark": {"size": 192, "filters": 32, "epochs": 100, "batch_size": 4},
+    },
+}
+
+GRIDS = {
+    # the comparison that the book is built on
+    "main": [{"loss": ["ce"]}, {"loss": ["svls"]}, {"loss": ["nacl"]}],
+    # the losses of the papers' main table, and with them CRaC and what is added to cross-entropy
+    "main-table": [{"loss": ["ce", "label_smoothing", "focal", "ecp", "svls", "mbls", "nacl"]}],
+    "family": [
+        {"loss": ["ce", "label_smoothing", "focal", "ecp", "svls", "mbls", "nacl", "crac"]},
+        {"loss": ["ce"], "dice_weight": [1.0], "l1_ace_weight": [0.0, 1.0]},
+    ],
+    "penalty-weight": [{"loss": ["nacl"], "penalty_weight": [0.01, 0.03, 0.1, 0.3, 1.0]}],
+    "margin": [{"loss": ["mbls"], "margin": [3.0, 5.0, 8.0, 10.0, 15.0]}],
+    "kernel-size": [{"loss": ["svls", "nacl"], "kernel_size": [3, 5, 7, 9]}],
+    "prior": [{"loss": ["nacl"], "prior": ["mean", "gaussian", "max", "min", "median", "mode"]}],
+    "penalty": [{"loss": ["nacl"], "penalty": ["l1", "l2", "huber"], "softmax": [False, True]}],
+    "model": [
+        {
+            "loss": ["ce", "nacl"],
+            "model": ["unet", "smp.UnetPlusPlus", "smp.Segformer", "monai.AttentionUnet", "monai.DynUNet"],
+        }
+    ],
+    "share": [{"loss": ["ce", "nacl"], "share": [0.05, 0.1, 0.25, 0.5, 1.0]}],
+}
+"""Each grid is a list of parts, each part all combinations of the values of some fields of `Run`."""
+
+
+def size_of(grid: str) -> int:
+    """The number of runs of a grid for one seed.
+
+    >>> size_of("kernel-size")
+    8
+    """
+    return sum(math.prod(map(len, part.values())) for part in GRIDS[grid])
+
+
+def plan(
+    grid: str, *, profile: str = "quick", data: str = "phantom", seeds: Sequence[int] = (0,), **fixed: object
+) -> list[Run]:
+    """The runs of a grid: all combinations of its values, for each seed.
+
+    Args:
+        grid: a key of `GRIDS`.
+        profile: a key of `PROFILES`.
+        data: as `Run.data`.
+        seeds: one run each.
+        fixed: fields of `Run` that override the profile's.
+
+    Raises:
+        ValueError: unknown `grid`, `profile` or field, values that `Run` refuses.
+
+    Example:
+        >>> [(run.loss, run.seed) for run in plan("main", seeds=[0, 1])]
+        [('ce', 0), ('ce', 1), ('svls', 0), ('svls', 1), ('nacl', 0), ('nacl', 1)]
+    """
+    check_choice("grid", grid, GRIDS)
+    check_choice("profile", profile, PROFILES)
+    for name in fixed:
+        check_choice("field", name, [f.name for f in fields(Run)])
+        if name == "seed" or any(name in part for part in GRIDS[grid]):
+            remedy = "Choose another grid, or leave it out"
+            raise ValueError(expectation("fixed", f"without what the grid {grid!r} varies", name, remedy=remedy))
+    base = PROFILES[profile]["embedded" if data in EMBEDDED else "benchmark"]
+    base = {**base, "data": data, **fixed}
+    runs = []
+    for part in GRIDS[grid]:
+        for values in itertools.product(*part.values()):
+            runs += [Run(**{**base, **dict(zip(part, values, strict=True)), "seed": seed}) for seed in seeds]
+    return runs
