@@ -14,6 +14,7 @@ from contextlib import chdir
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -135,7 +136,7 @@ def followed(place, environment):
             file = place / block.splitlines()[0].removeprefix("# ")
             file.parent.mkdir()
             file.write_text(block)
-    with chdir(place):
+    with chdir(place), matplotlib.rc_context():  # nnU-Net sets the size of every later figure's letters
         for command in COMMANDS:
             if command.startswith("nnUNetv2_"):
                 entry(command, "-device", "cpu")

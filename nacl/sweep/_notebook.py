@@ -35,7 +35,7 @@ def main() -> None:
     name, socket = _kernel_name(Path(task["notebook"])), f"{task['scratch']}/kernel"
     # by files: a port that was free when it was chosen may be another's when the kernel comes to bind it
     by_files = {"transport": "ipc", "ip": socket} if len(socket) < LONGEST_SOCKET else {}
-    kernel = AsyncKernelManager(kernel_name=name, **by_files)
+    kernel = AsyncKernelManager(kernel_name=name, connection_file=f"{socket}.json", **by_files)
     # not in the main thread, where nbclient would put handlers of its own in the place of these
     work = threading.Thread(target=_answer, args=(task, kernel))
     work.start()

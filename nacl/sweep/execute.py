@@ -149,8 +149,7 @@ def _executed(
     with tempfile.TemporaryDirectory(prefix="nacl-notebook-", ignore_cleanup_errors=True) as folder:
         scratch = Path(folder)
         task = {"notebook": str(notebook), "scratch": folder, "parameters": parameters}
-        # the kernel's connection file lies there too, and is removed with it
-        environment = {**os.environ, **QUIET, "JUPYTER_RUNTIME_DIR": folder, **environment}
+        environment = {**os.environ, **QUIET, **environment}
         with _Process(task, environment, scratch / "log") as process:
             while process.runs_on():
                 if not wanted():
