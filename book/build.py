@@ -84,16 +84,18 @@ def main() -> int:
 
 def page_parameters(run: Run, data: str, profile: str) -> dict[str, dict[str, object]]:
     """The parameters of each notebook."""
-    return {
-        "00_phantom": {},
-        "01_svls": {"data": data},
-        "02_train": asdict(run),
-        "03_compare": {"data": data, "profile": profile, "device": run.device},
-        "04_confidence": {},
-        "05_traps": {},
-        "06_comparing": {},
-        "07_brain": {},
+    experiment = {"data": data, "device": run.device}
+    small = {**experiment, "profile": "glance" if profile == "quick" else profile}
+    given = {
+        "06_svls": {"data": data},
+        "09_train": asdict(run),
+        "11_compare": {**experiment, "profile": profile},
+        "12_penalty": small,
+        "13_window": small,
+        "14_networks": small,
+        "15_patients": small,
     }
+    return {path.stem: given.get(path.stem, {}) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 
 
 def execute_page(name: str, parameters: dict[str, object], data: str, results: list[str]) -> tuple[Path, str]:

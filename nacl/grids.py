@@ -10,6 +10,11 @@ from nacl.data.load import EMBEDDED
 from nacl.runs import Run
 
 PROFILES = {
+    # seconds on two CPU cores, to see a grid work
+    "glance": {
+        "embedded": {"size": 32, "filters": 8, "epochs": 12, "batch_size": 4},
+        "benchmark": {"size": 64, "filters": 8, "epochs": 4, "batch_size": 4},
+    },
     # minutes on two CPU cores; "embedded" for what comes with the package, "benchmark" for folders
     "quick": {
         "embedded": {"size": 64, "filters": 16, "epochs": 16, "batch_size": 4},

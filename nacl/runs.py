@@ -34,7 +34,7 @@ def _parameter(default: object, help: str, **metadata: object):
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that decides the numbers of one training; the parameters of `notebooks/02_train`, name for name.
+    """Everything that decides the numbers of one training; the parameters of `notebooks/09_train`, name for name.
 
     Raises:
         ValueError: an unknown name (the nearest is suggested) or a number out of range, when it is made.

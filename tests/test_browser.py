@@ -67,14 +67,14 @@ def test_page_has_no_complaint_and_fits(visit, name, width):
 
 
 def test_formulas_are_drawn(visit):
-    page = visit("notebooks/01_svls", 1280)
+    page = visit("notebooks/06_svls", 1280)
     assert page.locator("mjx-container svg").count() > 40
     assert page.locator("mjx-merror").count() == 0
     assert page.locator(".math:not(:has(mjx-container))").count() == 0
 
 
 def test_solutions_are_folded_and_open(visit):
-    page = visit("notebooks/01_svls", 1280)
+    page = visit("notebooks/06_svls", 1280)
     solution = page.locator("div.solution").first
     text = solution.get_by_text("Three of the eight neighbours")
     assert not text.is_visible()
@@ -83,7 +83,7 @@ def test_solutions_are_folded_and_open(visit):
 
 
 def test_each_picture_is_shown_once(visit):
-    page = visit("notebooks/02_train", 1280)
+    page = visit("notebooks/09_train", 1280)
     assert page.locator(".cell_output img").count() == 4
     assert page.locator(".cell_output .stderr").count() == 0
 

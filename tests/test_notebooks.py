@@ -64,7 +64,7 @@ def test_parameters_are_literals(source):
 
 
 def test_the_parameters_of_train_are_the_fields_of_run():
-    (text,) = (text for _, text, tags in _cells(jupytext.read(ROOT / "notebooks/02_train.py")) if "parameters" in tags)
+    (text,) = (text for _, text, tags in _cells(jupytext.read(ROOT / "notebooks/09_train.py")) if "parameters" in tags)
     given = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(text).body}
     assert given == {f.name: f.default for f in fields(Run)}
 
@@ -89,7 +89,7 @@ def test_nacl_holds_confidence_below_the_others(results):
 
 
 def test_the_numbers_on_the_page_are_those_of_the_runs(results):
-    page = nbformat.read(BOOK / "03_compare.ipynb", as_version=4)
+    page = nbformat.read(BOOK / "11_compare.ipynb", as_version=4)
     outputs = [
         o.data["text/html"] for c in page.cells for o in c.get("outputs", []) if "text/html" in o.get("data", {})
     ]
@@ -119,7 +119,7 @@ def test_every_page_ran_to_its_end():
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
 def test_what_papermill_passes_is_held_against_the_parameters_before_anything_is_done(source):
     code = [text for kind, text, _ in _cells(jupytext.read(source)) if kind == "code"]
-    check = "Run.from_parameters(globals())" if source.stem == "02_train" else "check_parameters(globals())"
+    check = "Run.from_parameters(globals())" if source.stem == "09_train" else "check_parameters(globals())"
     assert check in code[1] + code[2]
 
 
@@ -137,7 +137,7 @@ def _papermill(name, tmp_path, options, *, cwd=ROOT):
 def _papermill_train(tmp_path, *, cwd=ROOT, **options):
     """One epoch of the smallest network, to its end."""
     smallest = {"epochs": 1, "size": 32, "filters": 2, "batch_size": 64, "device": "cpu"}
-    done, page = _papermill("02_train", tmp_path, {**smallest, **options}, cwd=cwd)
+    done, page = _papermill("09_train", tmp_path, {**smallest, **options}, cwd=cwd)
     assert done.returncode == 0, done.stderr[-2000:]
     return page
 
@@ -187,9 +187,9 @@ def test_papermill_trains_other_networks_on_volumes_and_on_fewer_patients(option
 @pytest.mark.parametrize(
     ("notebook", "options", "says"),
     [
-        ("02_train", {"epochs": 1, "kernel_sise": 5}, "got 'kernel_sise'. Did you mean 'kernel_size'?"),
-        ("02_train", {"penalty_weight": "much"}, "`penalty_weight` of type float, got 'much'"),
-        ("00_phantom", {"sise": 32}, "got 'sise'. Did you mean 'size'?"),
+        ("09_train", {"epochs": 1, "kernel_sise": 5}, "got 'kernel_sise'. Did you mean 'kernel_size'?"),
+        ("09_train", {"penalty_weight": "much"}, "`penalty_weight` of type float, got 'much'"),
+        ("04_phantom", {"sise": 32}, "got 'sise'. Did you mean 'size'?"),
     ],
 )
 def test_papermill_is_refused_what_a_notebook_does_not_know_and_nothing_is_done(notebook, options, says, tmp_path):

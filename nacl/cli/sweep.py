@@ -27,7 +27,7 @@ examples:
   nacl sweep main --set epochs=5 filters=8              with other fields of a run
   nacl sweep main --retry-failed                        also what failed before
 
-Each run is notebooks/02_train.ipynb executed by papermill; the executed notebook lies in the run's folder. Runs that
+Each run is notebooks/09_train.ipynb executed by papermill; the executed notebook lies in the run's folder. Runs that
 were finished before are not done again, and those that were killed go on from their last epoch. A run that fails is
 reported, and the others go on. Ctrl-C ends all of them; the same command goes on.
 """

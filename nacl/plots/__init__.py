@@ -6,6 +6,7 @@ colour and marker, but dashed and hollow. No figure is wider than the book's col
 
 from nacl.plots._style import BOOK_WIDTH, CLASS_COLOURS, LOSS_COLOURS, LOSS_MARKERS, LOSS_NAMES
 from nacl.plots.confidence import reliability_curves, reliability_diagram
+from nacl.plots.curves import curves
 from nacl.plots.methods import by_case, critical_difference_diagram, intervals, learning_curves, metric_histograms
 from nacl.plots.slices import WRONG, confidence_panels, contact_sheet, error_maps, maps, outlines
 
@@ -20,6 +21,7 @@ __all__ = [
     "confidence_panels",
     "contact_sheet",
     "critical_difference_diagram",
+    "curves",
     "error_maps",
     "intervals",
     "learning_curves",

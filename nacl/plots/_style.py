@@ -72,6 +72,12 @@ def panels(count: int, *, width: float, height: float, columns: int = 4, **optio
     return figure, axes.flat[:count]
 
 
+def described(figure: Figure, text: str) -> Figure:
+    """The figure with what it shows in words, for those who cannot see it."""
+    figure.set_label(text)
+    return figure
+
+
 def line_of(style: Style, x: ArrayLike = (), y: ArrayLike = (), **options: object) -> plt.Line2D:
     look = {"color": style.colour, "linestyle": style.line, "marker": style.marker, "markerfacecolor": style.filling}
     return plt.Line2D(x, y, label=style.label, markersize=6, **look, **options)

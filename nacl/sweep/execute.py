@@ -19,7 +19,7 @@ from nacl.models import is_own
 from nacl.runs import Run
 from nacl.sweep.state import BEGUN, DONE, FAILED, LOCK, failure, is_done
 
-NOTEBOOK = PROJECT_ROOT / "notebooks" / "02_train.ipynb"
+NOTEBOOK = PROJECT_ROOT / "notebooks" / "09_train.ipynb"
 PROGRAM = Path(__file__).with_name("_notebook.py")
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_TO_END = 5  # enough to kill a kernel and remove a folder

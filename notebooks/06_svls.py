@@ -372,7 +372,7 @@ plots.maps(
 # Inside an object too, where SVLS bounds nothing, the penalty puts a ceiling on confidence: with $K = 4$ and
 # $\lambda = 0.1$ it is 0.975. That restrains a network that has memorised its labels, and it costs: where a network is
 # always right, a confidence of $1 - \lambda / K$ is an error of $\lambda / K$. What comes out is measured in
-# {doc}`03_compare`. In numbers, the slope of the loss at the ceiling, in the logit of the label, inside an object:
+# {doc}`11_compare`. In numbers, the slope of the loss at the ceiling, in the logit of the label, inside an object:
 
 # %%
 inside = torch.zeros(1, 3, 3, dtype=torch.long)

@@ -14,11 +14,11 @@
 # %% [markdown]
 # # What does one network learn, and how sure is it?
 #
-# **You need** {doc}`01_svls`. **Run time**: under a minute with the parameters below on two cores; a few minutes with
-# real data. This notebook is one training of {doc}`03_compare`: papermill executes it, with other parameters.
+# **You need** {doc}`06_svls`. **Run time**: under a minute with the parameters below on two cores; a few minutes with
+# real data. This notebook is one training of {doc}`11_compare`: papermill executes it, with other parameters.
 #
 # ```bash
-# papermill notebooks/02_train.ipynb out.ipynb -p loss nacl -p penalty_weight 0.3 -p kernel_size 5 -p data path/to/acdc
+# papermill notebooks/09_train.ipynb out.ipynb -p loss nacl -p penalty_weight 0.3 -p kernel_size 5 -p data path/to/acdc
 # ```
 
 # %% tags=["parameters"]
@@ -115,7 +115,7 @@ plain[["case", *SUMMARY]].style.format(precision=3).hide(axis="index")
 # ## What a temperature would have done
 #
 # The cheapest calibration comes after training: divide all logits by one number $T$, chosen on the validation cases by
-# their likelihood ({doc}`04_confidence`). It changes no label. A loss that does not beat *cross-entropy and a
+# their likelihood ({doc}`02_confidence`). It changes no label. A loss that does not beat *cross-entropy and a
 # temperature* has not earned its place, so every comparison here has that row.
 
 # %%

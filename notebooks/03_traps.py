@@ -14,7 +14,7 @@
 # %% [markdown]
 # # How wrong can a calibration error be?
 #
-# **You need** {doc}`04_confidence`: bins, gaps, proper scores. **Run time**: under half a minute.
+# **You need** {doc}`02_confidence`: bins, gaps, proper scores. **Run time**: under half a minute.
 #
 # **Claim.** Before it says anything of a network, a calibration error says how many pixels there were, which ones were
 # taken, and who wrote the code. We show it on forecasters that are perfect: whatever error they are given is the
@@ -124,7 +124,7 @@ Markdown(
 
 # %% [markdown]
 # So an ECE of 0.03 on one small case is nothing, until you know what chance gives there. The count that matters is
-# nearer to the number of *patients* than to that of pixels; {doc}`06_comparing` reckons by patients for that reason.
+# nearer to the number of *patients* than to that of pixels; {doc}`10_comparing` reckons by patients for that reason.
 #
 # ## Trap 2: pixels chosen by the answer
 #
@@ -185,7 +185,7 @@ Markdown(
 
 # %% [markdown]
 # So a method can improve the papers' number by painting more organ. On images with borders the two wrongs (too timid
-# inside, too bold outside) partly cancel, and what is left depends on the shape; {doc}`00_phantom` tells that story.
+# inside, too bold outside) partly cancel, and what is left depends on the shape; {doc}`04_phantom` tells that story.
 # Here only its test. On the phantom we add a small number to the log-odds of the three organs. Each region says which
 # forecaster it likes best.
 

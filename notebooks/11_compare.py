@@ -14,11 +14,11 @@
 # %% [markdown]
 # # CE, SVLS or NACL: who is right about being right?
 #
-# **You need** {doc}`02_train`. **Run time**: seconds once the three runs are there (`nacl sweep main`), else that of
+# **You need** {doc}`09_train`. **Run time**: seconds once the three runs are there (`nacl sweep main`), else that of
 # three trainings.
 #
 # Three networks that differ in their loss alone: cross-entropy, SVLS with its hidden constraint
-# ({doc}`01_svls`), and NACL, which has its constraint in the open {cite}`murugesan2025`; and what one temperature after
+# ({doc}`06_svls`), and NACL, which has its constraint in the open {cite}`murugesan2025`; and what one temperature after
 # training makes of each.
 
 # %% tags=["parameters"]
@@ -68,7 +68,7 @@ Markdown(text + ".")
 # %% [markdown]
 # ## The table
 #
-# Means over the patients (and seeds) with their 95% intervals ({doc}`06_comparing`). A degree sign marks what does not
+# Means over the patients (and seeds) with their 95% intervals ({doc}`10_comparing`). A degree sign marks what does not
 # differ significantly from cross-entropy. `ece_reference` and `cece_reference` are the papers' numbers (true foreground,
 # one case at a time); `ece_all` and `ece_predicted_border` look at predictions only. `kl_posterior`, where the truth is
 # known, is the mean divergence of the forecast from it: 0 is perfect.
@@ -206,7 +206,7 @@ Markdown(
 )
 
 # %% [markdown]
-# The ceiling is {eq}`nacl-ceiling`, derived in {doc}`01_svls`. It holds in easy background too, where a network may well
+# The ceiling is {eq}`nacl-ceiling`, derived in {doc}`06_svls`. It holds in easy background too, where a network may well
 # be sure.
 #
 # **Where it fails.** With few seeds, a short training and few patients, the order of two methods can turn with the seed.

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # How sure can anyone be about a brain?
 #
-# **You need** {doc}`00_phantom`. **Run time**: under half a minute on two cores.
+# **You need** {doc}`04_phantom`. **Run time**: under half a minute on two cores.
 #
 # **Claim.** Two experts who outline the same brain disagree, though neither errs: where grey turns into white there is
 # no line to find. So there is a limit to what any network can reach, and it is a number. On real anatomy whose true
@@ -229,7 +229,7 @@ Markdown(
 )
 
 # %% [markdown]
-# A network is trained on such outlines, one annotator for each patient, as if they were certain; {doc}`01_svls` and the
+# A network is trained on such outlines, one annotator for each patient, as if they were certain; {doc}`06_svls` and the
 # chapters after it ask what keeps it from becoming as sure as they look.
 #
 # **Where it fails.** The template is an average of people, and its blur is how much people differ after they were brought

@@ -330,7 +330,7 @@ Markdown(
 
 # %% [markdown]
 # After the repair nearly nothing is left to find, and what the ECE and CORP still show is mostly chance: they measure
-# from labels that were drawn. How much of it there is, and what else can deceive, is {doc}`05_traps`.
+# from labels that were drawn. How much of it there is, and what else can deceive, is {doc}`03_traps`.
 #
 # **Where it fails.** The temperature was perfect because the fault was one: every logit too large by the same factor. A
 # network too bold at its borders and too timid inside needs another cure than one number. And pixels here were
