@@ -24,14 +24,14 @@ $(READY): requirements.lock pyproject.toml
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-book: setup ## train the three losses, execute the notebooks, build _build/html
+book: setup ## train small networks, execute the notebooks, build _build/html
 	@$(BIN)/python book/build.py --data "$(DATA)" --profile $(PROFILE)
 
 test: setup chromium ## every check: lint, the book, doctests, tests, browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(BIN)/python book/build.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 chromium: # for the browser tests; they say so and skip where there is none
 	@command -v chromium >/dev/null || \

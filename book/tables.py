@@ -1,6 +1,5 @@
-"""Tables of the pages that come from files of figures, from the theory, and from what the readers say of themselves."""
+"""Tables of the pages that come from files of figures, and from what the readers and the networks say of themselves."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -9,17 +8,7 @@ from nacl.data.benchmarks import READERS
 from nacl.data.recipe import Recipe
 from nacl.models import MODELS, count_parameters
 from nacl.models.smp import DPT_ENCODER
-from nacl.theory import confidence_ceiling, family_table
 
-IN_THEORY = {
-    "CE": "ce",
-    "LS": "label_smoothing",
-    "FL": "focal",
-    "ECP": "ecp",
-    "MbLS": "mbls",
-    "SVLS": "svls",
-    "NACL": "nacl",
-}
 MEMORY_AT = "16 x 4 x 192 x 192"
 
 
@@ -50,28 +39,6 @@ def data_table(file: Path) -> str:
     made = figures.iloc[0]
     note = f"{made['cores']} cores, {made['device_name']}, torch {made['torch']}, commit `{made['commit'][:12]}`."
     return "\n".join(["| | |", "| --- | ---: |", *rows]) + f"\n\n{note}\n"
-
-
-def family() -> str:
-    """The family of losses as Markdown, with the ceilings of four classes and default parameters."""
-    head = ["loss", "constraint", "enforced by", "ceiling", "at K = 4"]
-    lines = [head, ["---"] * len(head)]
-    for row in family_table():
-        ceiling = ""
-        if row.name in IN_THEORY:
-            ceiling = "none" if "none" in row.ceiling else f"{confidence_ceiling(IN_THEORY[row.name], 4):.4f}"
-        cells = [typeset(cell) for cell in (row.constraint, row.enforcement, row.ceiling)]
-        lines.append([f"**{row.name}** <br> {row.source}", *cells, ceiling])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def typeset(formula: str) -> str:
-    """A formula in letters and signs as one with Greek letters and subscripts."""
-    signs = {"||": "‖", "<=": "≤", ">=": "≥", " - ": " \u2212 ", "(-": "(\u2212", "sum_": "Σ_"}
-    signs |= {"alpha": "α", "gamma": "γ", "lambda": "λ", "tau": "τ"}
-    for letters, sign in signs.items():
-        formula = formula.replace(letters, sign)
-    return re.sub(r"_(\w)", r"<sub>\1</sub>", formula)
 
 
 def metrics_table(file: Path) -> str:

@@ -9,11 +9,21 @@ from nacl._checks import check_choice, expectation
 from nacl.data.load import EMBEDDED
 from nacl.runs import Run
 
+GLANCE = {
+    "model": "monai.DynUNet",
+    "encoder": "tu-test_efficientnet",
+    "filters": 8,
+    "batch_size": 4,
+    "learning_rate": 1e-2,
+}
+
 PROFILES = {
-    # seconds on two CPU cores, to see a grid work
+    # About 5 seconds a run on one core: whole grids while a reader waits, to see what a page of experiments shows.
+    # It ranks no methods. Its network normalises and its steps are large, since the paper's U-Net, which does not
+    # normalise, needs many more steps to begin; its encoder is the smallest of timm's that smp's decoders take.
     "glance": {
-        "embedded": {"size": 32, "filters": 8, "epochs": 12, "batch_size": 4},
-        "benchmark": {"size": 64, "filters": 8, "epochs": 4, "batch_size": 4},
+        "embedded": {**GLANCE, "size": 32, "epochs": 6},
+        "benchmark": {**GLANCE, "size": 64, "epochs": 4},
     },
     # minutes on two CPU cores; "embedded" for what comes with the package, "benchmark" for folders
     "quick": {
@@ -36,7 +46,7 @@ GRIDS = {
         {"loss": ["ce", "label_smoothing", "focal", "ecp", "svls", "mbls", "nacl", "crac"]},
         {"loss": ["ce"], "dice_weight": [1.0], "l1_ace_weight": [0.0, 1.0]},
     ],
-    "penalty-weight": [{"loss": ["nacl"], "penalty_weight": [0.01, 0.03, 0.1, 0.3, 1.0]}],
+    "penalty-weight": [{"loss": ["nacl"], "penalty_weight": [0.01, 0.03, 0.1, 0.3, 1.0, 3.0]}],
     "margin": [{"loss": ["mbls"], "margin": [3.0, 5.0, 8.0, 10.0, 15.0]}],
     "kernel-size": [{"loss": ["svls", "nacl"], "kernel_size": [3, 5, 7, 9]}],
     "prior": [{"loss": ["nacl"], "prior": ["mean", "gaussian", "max", "min", "median", "mode"]}],
@@ -94,3 +104,32 @@ def plan(
         for values in itertools.product(*part.values()):
             runs += [Run(**{**base, **dict(zip(part, values, strict=True)), "seed": seed}) for seed in seeds]
     return runs
+
+
+def profile_note(runs: Sequence[Run], profile: str) -> str:
+    """What a page says of the scale of its runs, and of what they can prove, in Markdown.
+
+    Args:
+        runs: those of the page, of one profile.
+        profile: a key of `PROFILES`.
+
+    Example:
+        >>> print(profile_note(plan("share", profile="quick", seeds=range(3)), "quick"))
+        30 runs of profile **quick**: network `unet`, 64 x 64 pixels, 16 filters, 16 epochs, batches of 4, learning rate
+        0.001, 3 seeds.
+    """
+    check_choice("profile", profile, PROFILES)
+    run, seeds = runs[0], len({run.seed for run in runs})
+    models = {run.model for run in runs}
+    network = f"network `{run.model}`" if len(models) == 1 else f"{len(models)} networks"
+    scale = f"{run.size} x {run.size} pixels, {run.filters} filters, {run.epochs} epochs, batches of {run.batch_size}"
+    scale += f", learning rate {run.learning_rate:g}, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    text = f"{len(set(runs))} runs of profile **{profile}**: {network}, {scale}."
+    if profile == "glance":
+        text += (
+            " This profile is **a demonstration**: each network is trained for seconds, so that within minutes one "
+            "sees what every picture and table is for; so it takes a network and a learning rate that learn fast (the "
+            "papers have a U-Net and 0.001). The order of its methods proves nothing; the commands above, "
+            "with `--profile full`, several seeds and real data, are the experiment."
+        )
+    return text

@@ -1,6 +1,7 @@
 """From a table of results, one row a case, to the table of a page: means with intervals, and what is no difference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -76,10 +77,72 @@ def compare(table: pd.DataFrame, metrics: Sequence[str], *, baseline: str = "ce"
     return pd.DataFrame(rows)
 
 
+def with_confidence(table: pd.DataFrame, bins: Mapping[str, pd.DataFrame], *, region: str = "all") -> pd.DataFrame:
+    """The table with a column `confidence`: how sure the network of a row is of its answers, on average over a region.
+
+    Args:
+        table: columns `identity`, `case` and `post_hoc`, as `results_table` gives them.
+        bins: by the identity of a run, its bins, as in `nacl.results.Result`.
+        region: a region of the bins.
+
+    Returns:
+        A new table; NaN where a case has no pixel of the region.
+
+    Example:
+        >>> row = {"case": "a", "post_hoc": "none"}
+        >>> bins = pd.DataFrame([{**row, "region": "all", "count": 4, "confidence_sum": 3.0}])
+        >>> with_confidence(pd.DataFrame([{"identity": "1f", **row}]), {"1f": bins})["confidence"].item()
+        0.75
+    """
+    keys = ["identity", "case", "post_hoc"]
+    rows = pd.concat([of_run[of_run["region"] == region].assign(identity=name) for name, of_run in bins.items()])
+    sums = rows.groupby(keys)[["confidence_sum", "count"]].sum()
+    confidence = (sums["confidence_sum"] / sums["count"].where(sums["count"] > 0)).rename("confidence")
+    return table.drop(columns="confidence", errors="ignore").join(confidence, on=keys)
+
+
+def ablation_points(table: pd.DataFrame, field: str, metrics: Sequence[str], *, level: float = 0.95) -> pd.DataFrame:
+    """The points of an ablation's curves: for each metric, method and value of a field the mean with its interval.
+
+    The interval is that of `mean_interval`: it speaks of patients, and knows of seeds where there are several.
+
+    Args:
+        table: as in `scores_of`, with the column `field`; rows where it is empty are left out.
+        field: what was varied, such as "penalty_weight"; a column of numbers or names.
+        metrics: columns of numbers.
+        level: confidence of the intervals.
+
+    Returns:
+        One row a metric, method and value, in their order of appearance: `metric`, `method`, `field`, `mean`, `low`,
+        `high`, `patients`, `seeds`, and with `lowest` and `highest` the range of the means of single seeds.
+
+    Raises:
+        ValueError: a column that is missing, and as in `scores_of`.
+
+    Example:
+        >>> rows = [("nacl", 0, p, w, p + w) for w in (0.1, 0.3) for p in range(4)]
+        >>> table = pd.DataFrame(rows, columns=["method", "seed", "patient", "penalty_weight", "score"])
+        >>> ablation_points(table, "penalty_weight", ["score"])[["method", "penalty_weight", "mean", "patients"]]
+          method  penalty_weight  mean  patients
+        0   nacl             0.1   1.6         4
+        1   nacl             0.3   1.8         4
+    """
+    check_choice("field", field, table.columns)
+    rows = []
+    for metric in metrics:
+        for (method, value), of_point in table.groupby(["method", field], sort=False):
+            (scores,) = scores_of(of_point, metric).values()
+            known = scores[:, ~np.isnan(scores).any(axis=0)]
+            of_seeds = known.mean(axis=1) if known.size else np.full(len(scores), np.nan)
+            row = {"metric": metric, "method": method, field: value, **_means(scores, level)}
+            rows.append({**row, "lowest": of_seeds.min(), "highest": of_seeds.max()})
+    return pd.DataFrame(rows)
+
+
 def typeset(comparison: pd.DataFrame, *, digits: int = 3) -> pd.DataFrame:
     """The table of a page: a row a method, a column a metric, cells such as "0.852 [0.831, 0.872]".
 
-    A degree sign follows what does not differ significantly from the baseline.
+    A degree sign follows what does not differ significantly from the baseline; a dash stands where there is no score.
 
     Args:
         comparison: what `compare` gave.
@@ -95,13 +158,17 @@ def typeset(comparison: pd.DataFrame, *, digits: int = 3) -> pd.DataFrame:
         nacl    1.6 [-0.5, 3.7] °
     """
     mark = comparison["difference"].notna() & ~comparison["significant"]
-    cells = [
-        f"{row.mean:.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]" + (f" {NOT_SIGNIFICANT}" if same else "")
-        for row, same in zip(comparison.itertuples(), mark, strict=True)
-    ]
+    cells = [_cell(row, digits, same=same) for row, same in zip(comparison.itertuples(), mark, strict=True)]
     wide = comparison.assign(cell=cells).pivot(index="method", columns="metric", values="cell")
     wide = wide.loc[comparison["method"].drop_duplicates(), comparison["metric"].drop_duplicates()]
     return wide.rename_axis(columns=None)
+
+
+def _cell(row: NamedTuple, digits: int, *, same: bool) -> str:
+    if np.isnan(row.mean):
+        return "-"
+    numbers = f"{row.mean:.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]"
+    return f"{numbers} {NOT_SIGNIFICANT}" if same else numbers
 
 
 def _compared(

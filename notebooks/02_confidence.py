@@ -18,7 +18,8 @@
 #
 # **Claim.** A calibration error asks whether a forecast is *honest*: of the pixels called "90 % sure", are 90 % right?
 # It cannot see whether the forecast *knows* anything. A proper score sees both, and comes apart into the two. One
-# number, the temperature, can repair the first; nothing that only scales the logits adds to the second.
+# number, the temperature, can repair the first; nothing that only scales the logits adds more than a trace to the
+# second.
 
 # %% tags=["parameters"]
 pixels = 200_000
@@ -166,7 +167,7 @@ errors = pd.DataFrame(
         },
     }
 )
-errors.style.format("{:.3f}")
+errors.style.format("{:.4f}")
 
 # %% [markdown]
 # The same bins as a picture, the *reliability diagram*: a dot for each bin, larger where it holds more pixels. On the
@@ -329,6 +330,9 @@ Markdown(
 )
 
 # %% [markdown]
+# (Resolution moves a little: with more than two classes a temperature keeps the order of the classes at a pixel, not that
+# of the pixels by one class's probability, and pixels change bins.)
+#
 # After the repair nearly nothing is left to find, and what the ECE and CORP still show is mostly chance: they measure
 # from labels that were drawn. How much of it there is, and what else can deceive, is {doc}`03_traps`.
 #
@@ -352,14 +356,14 @@ Markdown(
 #
 # ```{exercise}
 # :label: exercise-confidence-cancel
-# In one bin, half of the pixels say 0.86 and are right at 0.92; the other half say 0.92 and are right at 0.86. What
+# In one bin, half of the pixels say 0.88 and are right at 0.92; the other half say 0.92 and are right at 0.88. What
 # does the ECE of the bin see? And CORP?
 # ```
 #
 # ```{solution} exercise-confidence-cancel
 # :class: dropdown
-# The means agree, 0.89 and 0.89: the gap is 0, and so is the ECE. CORP may use a group for each confidence, but its
-# curve must not fall, so it pools the two at 0.89, and finds a distance of 0.03 at each. A larger confidence that is
+# The means agree, 0.90 and 0.90: the gap is 0, and so is the ECE. CORP may use a group for each confidence, but its
+# curve must not fall, so it pools the two at 0.90, and finds a distance of 0.02 at each. A larger confidence that is
 # less often right is a fault which it cannot draw, but sees.
 # ```
 #

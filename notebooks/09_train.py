@@ -116,7 +116,8 @@ plain[["case", *SUMMARY]].style.format(precision=3).hide(axis="index")
 #
 # The cheapest calibration comes after training: divide all logits by one number $T$, chosen on the validation cases by
 # their likelihood ({doc}`02_confidence`). It changes no label. A loss that does not beat *cross-entropy and a
-# temperature* has not earned its place, so every comparison here has that row.
+# temperature* has not earned its place, so {doc}`11_compare` and {doc}`12_penalty` have that row.
+# It is one number for all pixels: what mends one region may spoil another.
 
 # %%
 numbers = [c for c in SUMMARY if c not in ("dice", "hd95")]

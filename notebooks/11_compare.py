@@ -194,23 +194,69 @@ order = {
 }
 tempered = table[table["method"] == "ce + temperature"]
 border, everywhere = order["ece_predicted_border"], order["ece_all"]
+top = 1 - runs[-1].penalty_weight / len(info["class_names"])
+sums = bins["nacl"].query("region == 'all'").sum(numeric_only=True)
+conf, acc = (
+    sums[f"{x}_sum"] / sums["count"] for x in ("confidence", "correct")
+)
+unlike = compared[
+    (compared["metric"] == "ece_predicted_border")
+    & compared["method"].isin(["svls", "nacl"])
+]["significant"].sum()
 Markdown(
     f"**What we saw.** From the lowest calibration error to the highest, round the predicted border: "
     f"{', '.join(border)} ({mean['ece_predicted_border'].min():.3f} to {mean['ece_predicted_border'].max():.3f}); over "
     f"all pixels: {', '.join(everywhere)} ({mean['ece_all'].min():.3f} to {mean['ece_all'].max():.3f}). "
-    f"{'The same order.' if border == everywhere else 'Not the same order.'} The lowest negative log-likelihood is "
+    f"{'The same order.' if border == everywhere else 'Not the same order.'} Round the border {unlike} of the other two differ "
+    "significantly from CE. The lowest negative log-likelihood is "
     f"{order['nll'][0]}'s ({mean['nll'].min():.3f}); cross-entropy with a temperature has {tempered['nll'].mean():.3f}. "
     f"Dice of NACL no more than 0.01 below that of CE: {'shown' if no_loss.shown else 'not shown'}. NACL's error over all pixels, {mean.loc['nacl', 'ece_all']:.3f}, "
-    "stands beside the distance of its ceiling from 1, the penalty weight over the number of classes: "
-    f"{runs[-1].penalty_weight / len(info['class_names']):.3f}."
+    "stands beside the distance of its ceiling from 1, the penalty weight over the number of classes, "
+    f"{1 - top:.3f}. That is the theory's doing only as far as confidence is at the ceiling, {top:.3f}, and accuracy at 1: here "
+    f"they are {conf:.3f} and {acc:.3f}. With {seeds} {'seed' if seeds == 1 else 'seeds'} all this is about these networks."
 )
 
 # %% [markdown]
-# The ceiling is {eq}`nacl-ceiling`, derived in {doc}`06_svls`. It holds in easy background too, where a network may well
+# The ceiling is {eq}`nacl-ceiling`, derived in {doc}`07_nacl`. It holds in easy background too, where a network may well
 # be sure.
 #
 # **Where it fails.** With few seeds, a short training and few patients, the order of two methods can turn with the seed.
-# Run `nacl sweep main --profile full --seeds 5` before you believe a difference.
+# Before you believe a difference, train on your data, longer, and several times:
+#
+# ```bash
+# nacl sweep main --profile full --data prepared/acdc --seeds 5
+# papermill notebooks/11_compare.ipynb out.ipynb \
+#   -p profile full -p data prepared/acdc -p seeds 5
+# ```
+#
+# ```{exercise}
+# :label: exercise-compare-overlap
+# In the table the intervals of two methods overlap. May one say that the methods do not differ? And if they do not
+# overlap?
+# ```
+#
+# ```{solution} exercise-compare-overlap
+# :class: dropdown
+# The first does not follow. Each interval holds how much the patients differ from one another, which both methods share;
+# the difference of the two, patient by patient, is free of it ({eq}`score-model`), and its interval may well leave out 0.
+# If the two do not overlap, the means differ more than the patients' spread explains. Whether that holds after a
+# correction for all the comparisons of the table, only the degree sign says.
+# ```
+#
+# ```{exercise}
+# :label: exercise-compare-half
+# NACL is trained again with half of its penalty weight. What can you say beforehand about its calibration error over all
+# pixels, and about that round the predicted border?
+# ```
+#
+# ```{solution} exercise-compare-half
+# :class: dropdown
+# Most pixels are easy: the network is nearly always right there. If it is as confident as the ceiling {eq}`nacl-ceiling`
+# lets it be, their error is $\lambda / K$, which halves, and the error over all pixels falls to little more than half of
+# its value. A network that was trained briefly is further below its ceiling than that, and then it falls by less.
+# Round the border nobody knows beforehand: there the network is wrong often enough that a lower confidence may be the more
+# honest one. {doc}`12_penalty` measures it.
+# ```
 #
 # ## Where these numbers come from
 
@@ -232,7 +278,8 @@ Markdown(
 )
 
 # %% [markdown]
-# **Take-away.** Ask for a calibration error and you must say *where*. The order of methods can depend on it.
+# **Take-away.** Ask for a calibration error and you must say *where*. A difference that is there over all pixels need not
+# be there round the border.
 
 # %% tags=["hide-cell"]
 assert set(table["loss"]) == {"ce", "svls", "nacl"}

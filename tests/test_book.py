@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from links import github_repository
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
@@ -61,6 +62,13 @@ def test_local_links_lead_somewhere(pages):
             assert target.resolve().exists(), (name, url)
             if parts.fragment and target.suffix == ".html":
                 assert unquote(parts.fragment) in _ids(target.resolve()), (name, url)
+
+
+def test_notebooks_can_be_downloaded_and_run_elsewhere(pages):
+    elsewhere = ["https://mybinder.org", "https://colab.research.google.com"] if github_repository(ROOT) else []
+    for name in (name for name in pages if name.startswith("notebooks/")):
+        assert f"../_sources/{name}.ipynb" in pages[name].links
+        assert [site for site in elsewhere if not any(link.startswith(site) for link in pages[name].links)] == []
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from nacl.grids import GRIDS, PROFILES, plan, size_of
 TINY = {"size": 32, "filters": 2, "epochs": 1, "batch_size": 8, "device": "cpu"}
 OF_THE_PAPERS = {
     "main-table": ("loss", {"ce", "label_smoothing", "focal", "ecp", "svls", "mbls", "nacl"}),
-    "penalty-weight": ("penalty_weight", {0.01, 0.03, 0.1, 0.3, 1.0}),
+    "penalty-weight": ("penalty_weight", {0.01, 0.03, 0.1, 0.3, 1.0, 3.0}),
     "margin": ("margin", {3.0, 5.0, 8.0, 10.0, 15.0}),
     "kernel-size": ("kernel_size", {3, 5, 7, 9}),
     "prior": ("prior", {"mean", "gaussian", "max", "min", "median", "mode"}),
@@ -40,6 +40,22 @@ def test_a_grid_varies_what_its_name_says(grid):
     assert {getattr(run, field) for run in runs} == values
     per_value = Counter(getattr(run, field) for run in runs)
     assert len(set(per_value.values())) == 1  # every value with the same others
+
+
+def test_a_glance_is_the_smallest_profile_and_its_network_is_one_that_the_grid_of_networks_has():
+    for kind in ("embedded", "benchmark"):
+        glance, quick = (PROFILES[profile][kind] for profile in ("glance", "quick"))
+        assert all(glance[name] < quick[name] for name in ("size", "filters", "epochs"))
+    (default,) = {run.model for run in plan("main", profile="glance")}
+    assert default in {run.model for run in plan("model", profile="glance")}
+
+
+def test_pages_that_show_the_same_run_share_it():
+    ce, nacl = (run for run in plan("main", profile="glance") if run.loss != "svls")
+    for grid in ("share", "model"):
+        assert {ce, nacl} < set(plan(grid, profile="glance"))
+    for grid in ("penalty-weight", "kernel-size", "prior"):
+        assert nacl in plan(grid, profile="glance")
 
 
 def test_logits_and_softmax_are_constrained_with_each_penalty():
@@ -73,7 +89,7 @@ def test_ten_thousand_runs_are_planned_and_listed_with_few_looks_at_the_disk(tin
         monkeypatch.setattr(Path, name, lambda *a, _n=name, _w=whole, **k: looks.update([_n]) or _w(*a, **k))
     start = time.perf_counter()
     fixed = ["--data", str(tiny_acdc), "--runs", str(tmp_path), "--dry-run"]
-    assert main(["sweep", "penalty-weight", "--seeds", "2000", *fixed]) == 0
+    assert main(["sweep", "margin", "--seeds", "2000", *fixed]) == 0
     seconds = time.perf_counter() - start
     assert len(capsys.readouterr().out.splitlines()) == 10_000
     assert looks.total() < 200  # at the data and at the folder of runs, not at each run
@@ -85,4 +101,4 @@ def test_the_grids_are_listed_with_their_sizes(capsys):
     lines = capsys.readouterr().out.splitlines()
     listed = {line.split()[0]: int(line.split()[1]) for line in lines}
     assert listed == {grid: 3 * len(plan(grid)) for grid in GRIDS}
-    assert any(line.endswith("loss nacl x penalty_weight 0.01, 0.03, 0.1, 0.3, 1.0") for line in lines)
+    assert any(line.endswith("loss nacl x penalty_weight 0.01, 0.03, 0.1, 0.3, 1.0, 3.0") for line in lines)

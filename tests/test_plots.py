@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from nacl import plots
 
@@ -379,27 +378,3 @@ def test_more_classes_than_colours_are_drawn():
     label = np.arange(81).reshape(9, 9) // 9
     figure = plots.contact_sheet({"nine": (np.zeros((9, 9)), label)}, 9)
     assert len(outline(figure.axes[0])) >= 8
-
-
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda: plots.maps({"a": np.eye(3)}, label="p"),
-        lambda: plots.outlines(np.eye(3), {"a": np.eye(3, dtype=int)}, ["background", "heart"]),
-        lambda: plots.contact_sheet({"a": (np.eye(3), np.eye(3, dtype=int))}, 2),
-        lambda: plots.by_case(pd.DataFrame({"method": ["ce", "ce"], "dice": [0.1, 0.2]}), {"dice": "Dice"}),
-        lambda: plots.learning_curves(pd.DataFrame({"epoch": [1], "loss": [1.0], "valid_dice": [0.5]})),
-        lambda: plots.reliability_diagram({"ce": bins([1], [0.5], [1])}, {"all": "All pixels"}),
-        lambda: plots.reliability_curves({"ce": ([0.5], [0.5])}),
-        lambda: plots.metric_histograms(pd.DataFrame({"method": ["ce"], "dice": [0.1]}), "dice", "Dice"),
-        lambda: plots.error_maps(np.eye(3), np.eye(3), {"a": (np.ones((3, 3)), np.eye(3))}, ["background", "heart"]),
-        lambda: plots.critical_difference_diagram({"ce": 1.0, "nacl": 2.0}, 0.5),
-        lambda: plots.confidence_panels(np.eye(3), np.eye(3, dtype=int), {"a": np.eye(3)}, ["background", "heart"]),
-    ],
-)
-def test_every_picture_is_a_figure_that_renders_and_that_pyplot_has_let_go(draw, tmp_path):
-    figure = draw()
-    assert isinstance(figure, Figure)
-    assert plt.get_fignums() == []
-    figure.savefig(tmp_path / "picture.png")
-    assert plt.imread(tmp_path / "picture.png").std() > 0

@@ -6,7 +6,7 @@ import pytest
 
 from nacl.ranks import holm
 from nacl.statistics import mean_interval, paired_difference, sign_flip_test
-from nacl.tables import compare, scores_of, typeset
+from nacl.tables import ablation_points, compare, scores_of, typeset, with_confidence
 
 METHODS = ("ce", "nacl", "svls")
 PATIENTS, SEEDS = 12, 3
@@ -122,3 +122,57 @@ def test_two_runs_of_one_method_and_seed_are_refused():
     table = results()
     with pytest.raises(ValueError, match="one row a method, seed and case"):
         scores_of(pd.concat([table, table.iloc[:1]]), "score")
+
+
+def test_a_method_without_scores_has_a_dash():
+    table = results(missing={("svls", p) for p in range(PATIENTS)})
+    shown = typeset(compare(table, ["score"], baseline="ce"))["score"]
+    assert [text == "-" for text in shown] == [False, False, True]
+
+
+# Ablations
+
+
+def test_a_point_has_the_interval_of_its_runs_and_the_range_of_its_seeds():
+    table = results().assign(weight=lambda t: t["method"].map({"nacl": 0.1, "svls": 0.3}), method=lambda t: "nacl")
+    found = ablation_points(table, "weight", ["score"]).set_index("weight")
+    assert sorted(found.index) == [0.1, 0.3]  # the rows of ce have none
+    for name, weight in (("nacl", 0.1), ("svls", 0.3)):
+        scores, row = by_loop(results(), name), found.loc[weight]
+        own = mean_interval(scores)
+        assert list(row[["mean", "low", "high"]]) == pytest.approx([own.mean, own.low, own.high], abs=1e-12)
+        by_seed = [np.mean(of_seed) for of_seed in scores]
+        assert list(row[["lowest", "highest"]]) == pytest.approx([min(by_seed), max(by_seed)], abs=1e-12)
+        assert (row["patients"], row["seeds"]) == (PATIENTS, SEEDS)
+
+
+def test_a_point_without_scores_is_there_and_empty():
+    table = results(missing={("nacl", p) for p in range(PATIENTS)}).assign(prior="mean")
+    found = ablation_points(table, "prior", ["score"]).set_index("method")
+    assert found.loc["nacl", ["mean", "low", "high", "lowest", "highest"]].isna().all()
+    assert found.loc["ce", "patients"] == PATIENTS
+    with pytest.raises(ValueError, match=r"`field` to be one of .* got 'pryor'. Did you mean 'prior'"):
+        ablation_points(table, "pryor", ["score"])
+
+
+def test_confidence_is_that_of_the_region_case_by_case_and_run_by_run():
+    rows = [("a", "none"), ("a", "temperature"), ("b", "none")]
+    table = pd.DataFrame([{"identity": i, "case": c, "post_hoc": p} for i in ("1", "2") for c, p in rows])
+    rng, bins, wanted = np.random.default_rng(0), {}, {}
+    for i in ("1", "2"):
+        of_run = []
+        for case, post_hoc in rows:
+            for region in ("all", "true_foreground"):
+                counts = rng.integers(1, 9, 3) * (case == "a" or region == "all")
+                sums = counts * rng.uniform(0.3, 1, 3)
+                of_run += [
+                    {"case": case, "post_hoc": post_hoc, "region": region, "count": n, "confidence_sum": s}
+                    for n, s in zip(counts, sums, strict=True)
+                ]
+                wanted[i, case, post_hoc, region] = sums.sum() / counts.sum() if counts.sum() else np.nan
+        bins[i] = pd.DataFrame(of_run)
+    for region in ("all", "true_foreground"):
+        found = with_confidence(table, bins, region=region)
+        assert found[["identity", "case", "post_hoc"]].equals(table)
+        keys = zip(table["identity"], table["case"], table["post_hoc"], strict=True)
+        np.testing.assert_allclose(found["confidence"], [wanted[*key, region] for key in keys], rtol=1e-12)

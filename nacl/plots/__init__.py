@@ -5,6 +5,7 @@ colour and marker, but dashed and hollow. No figure is wider than the book's col
 """
 
 from nacl.plots._style import BOOK_WIDTH, CLASS_COLOURS, LOSS_COLOURS, LOSS_MARKERS, LOSS_NAMES
+from nacl.plots.ablation import METRICS, ablation_curves, ablation_rows
 from nacl.plots.confidence import reliability_curves, reliability_diagram
 from nacl.plots.curves import curves
 from nacl.plots.methods import by_case, critical_difference_diagram, intervals, learning_curves, metric_histograms
@@ -16,7 +17,10 @@ __all__ = [
     "LOSS_COLOURS",
     "LOSS_MARKERS",
     "LOSS_NAMES",
+    "METRICS",
     "WRONG",
+    "ablation_curves",
+    "ablation_rows",
     "by_case",
     "confidence_panels",
     "contact_sheet",

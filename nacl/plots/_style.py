@@ -5,6 +5,7 @@ from itertools import cycle
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
@@ -15,6 +16,14 @@ LOSS_COLOURS = {"ce": "#555555", "label_smoothing": "#56B4E9", "focal": "#D55E00
 LOSS_COLOURS |= {"mbls": "#009E73", "nacl": "#0072B2", "crac": "#000000"}
 LOSS_MARKERS = dict(zip(LOSS_NAMES, "ovP<^DsX>*", strict=True))
 BOOK_WIDTH = 7.5  # inches: the book's column, about 750 pixels, at matplotlib's 100 dots an inch
+
+
+class Picture(Figure):
+    """A figure that tells a notebook what it shows: its label, see `described`, goes with the image as `alt`."""
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
+        """No image of its own, so that the notebook draws it as it draws any figure, but the words to go with it."""
+        return {}, {"image/png": {"alt": self.get_label()}}
 
 
 class Style(NamedTuple):
@@ -60,22 +69,35 @@ def _with_further(known: Mapping[str, str], names: Sequence[str], pool: Sequence
     return found | dict(zip([name for name in names if name not in known], cycle(free), strict=False))
 
 
-def panels(count: int, *, width: float, height: float, columns: int = 4, **options: bool) -> tuple[Figure, NDArray]:
+def panels(count: int, *, width: float, height: float, columns: int = 4, **options: bool) -> tuple[Picture, NDArray]:
     """A figure of `count` Axes of that size in inches, closed for pyplot, so that a notebook shows it only once."""
     columns, rows = min(count, columns), -(-count // columns)
     size = (min(columns * width, BOOK_WIDTH), rows * height)
     grid = {"layout": "constrained", "squeeze": False, "subplot_kw": {"anchor": "N"}}  # "N": room for long titles
-    figure, axes = plt.subplots(rows, columns, figsize=size, **grid, **options)
+    figure, axes = plt.subplots(rows, columns, figsize=size, FigureClass=Picture, **grid, **options)
     plt.close(figure)
     for ax in axes.flat[count:]:
         ax.remove()
     return figure, axes.flat[:count]
 
 
-def described(figure: Figure, text: str) -> Figure:
-    """The figure with what it shows in words, for those who cannot see it."""
-    figure.set_label(text)
+def described(figure: Picture, text: str) -> Picture:
+    """The figure with what it shows in words, for those who cannot see it; formulas lose their dollars and slashes."""
+    figure.set_label(" ".join(text.replace("$", "").replace("\\", "").split()))
     return figure
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a sentence joins them: "CE, SVLS and NACL"."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def span(values: ArrayLike) -> str:
+    """From the lowest to the highest, in words; what is not finite does not count."""
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    return f"from {values.min():.3g} to {values.max():.3g}" if values.size else "without values"
 
 
 def line_of(style: Style, x: ArrayLike = (), y: ArrayLike = (), **options: object) -> plt.Line2D:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from nacl.plots._style import Style, diagonal, dots, legend, line_of, panels, styles_of
+from nacl.plots._style import Style, described, diagonal, dots, legend, line_of, panels, span, styles_of
 
 
 def reliability_diagram(bins: Mapping[str, pd.DataFrame], regions: Mapping[str, str]) -> Figure:
@@ -36,7 +36,19 @@ def reliability_diagram(bins: Mapping[str, pd.DataFrame], regions: Mapping[str, 
         ax.tick_params(labelbottom=False)
         strip.set(xlabel="confidence", ylabel="share", yscale="log", ylim=(1e-5, 2), yticks=[1e-4, 1e-2])
     legend(figure, [line_of(styles[name]) for name in bins])
-    return figure
+    shown = []
+    for region, title in regions.items():
+        means = (_means(styles[name].label, table[table["region"] == region]) for name, table in bins.items())
+        shown.append(f"{title}: {', '.join(means)}")
+    return described(figure, f"Reliability diagram, accuracy against confidence. {'. '.join(shown)}.")
+
+
+def _means(name: str, table: pd.DataFrame) -> str:
+    """A method's mean confidence and accuracy in a region, in words."""
+    count, confidence, correct = table[["count", "confidence_sum", "correct_sum"]].sum()
+    if not count:
+        return f"{name} has no pixels"
+    return f"{name} has mean confidence {confidence / count:.3f} and accuracy {correct / count:.3f}"
 
 
 def _draw_reliability(ax: plt.Axes, strip: plt.Axes, table: pd.DataFrame, style: Style, part: Sequence[float]) -> None:
@@ -80,4 +92,5 @@ def reliability_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Fig
         every = (0.12 * place / len(curves), 0.12)  # so that the markers of two methods do not coincide
         ax.add_line(line_of(styles[name], confidence[ends], accuracy[ends], markevery=every))
     legend(figure, [line_of(styles[name]) for name in curves])
-    return figure
+    shown = (f"{styles[name].label} {span(y)} at confidences {span(x)}" for name, (x, y) in curves.items())
+    return described(figure, f"Accuracy against confidence as rising steps: {'; '.join(shown)}.")

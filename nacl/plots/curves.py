@@ -31,5 +31,15 @@ def curves(groups: Mapping[str, Curves], x: str, y: str, *, log_x: bool = False,
         ax.autoscale_view()
     axes[0].set_ylabel(y)
     legend(figure, [line_of(style) for style in styles.values()])
-    shown = "; ".join(f"{title} ({', '.join(group)})" for title, group in groups.items())
-    return described(figure, f"{y} against {x}: {shown}.")
+    shown = []
+    for title, group in groups.items():
+        courses = (_course(styles[name].label, *xy) for name, xy in group.items())
+        shown.append(f"{title}: {', '.join(courses)}".removeprefix(": "))
+    return described(figure, f"{y} against {x}. {'. '.join(shown)}.")
+
+
+def _course(name: str, x: ArrayLike, y: ArrayLike) -> str:
+    """Where a curve starts and ends, in words."""
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    return f"{name} from {y[0]:.3g} at {x[0]:.3g} to {y[-1]:.3g} at {x[-1]:.3g}" if y.size else f"{name} without values"

@@ -9,7 +9,20 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nacl.plots._style import BOOK_WIDTH, CLASS_COLOURS, Style, dots, label_of, legend, line_of, panels, styles_of
+from nacl.plots._style import (
+    BOOK_WIDTH,
+    CLASS_COLOURS,
+    Style,
+    described,
+    dots,
+    label_of,
+    legend,
+    line_of,
+    listed,
+    panels,
+    span,
+    styles_of,
+)
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:
@@ -27,7 +40,9 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     right.plot(*at, "o", color=CLASS_COLOURS[4])
     right.annotate(f"best: {at[1]:.3f}", at, xytext=(-6, -16), textcoords="offset points", ha="right")
     right.set(xlabel="epoch", ylabel="validation Dice", ylim=(0, 1))
-    return figure
+    loss = "training loss from {:.3g} to {:.3g}".format(*history["loss"].iloc[[0, -1]])
+    dice = f"validation Dice, best with {at[1]:.3f} in epoch {at[0]:.0f}"
+    return described(figure, f"Learning curves of {len(history)} epochs: {loss}; {dice}.")
 
 
 def by_case(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
@@ -49,7 +64,15 @@ def by_case(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
         ax.set_yticks(range(len(styles)), [style.label for style in styles.values()])
         ax.set(xlabel=fill(label, 18), ylim=(len(styles) - 0.5, -0.5))
         ax.xaxis.set_major_locator(MaxNLocator(3))
-    return figure
+    shown = (f"{label}: {_medians(table, column)}" for column, label in metrics.items())
+    return described(figure, f"A dot a case, a row a method, with quartiles. Medians of {'. '.join(shown)}.")
+
+
+def _medians(table: pd.DataFrame, column: str) -> str:
+    """Each method's median, in words."""
+    styles = styles_of(table["method"])
+    medians = {name: table.loc[table["method"] == name, column].median() for name in styles}
+    return ", ".join(f"{style.label} {medians[name]:.3f}" for name, style in styles.items())
 
 
 def metric_histograms(table: pd.DataFrame, metric: str, label: str) -> Figure:
@@ -72,7 +95,8 @@ def metric_histograms(table: pd.DataFrame, metric: str, label: str) -> Figure:
         ax.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     axes[0].set_title("median", loc="right", fontsize=10)
     axes[-1].set_xlabel(label)
-    return figure
+    shown = f"{span(table[metric])}. Medians: {_medians(table, metric)}"
+    return described(figure, f"Histograms of {label}, a row a method, {shown}.")
 
 
 def critical_difference_diagram(
@@ -105,7 +129,10 @@ def critical_difference_diagram(
     ax.xaxis.tick_top()
     ax.spines["top"].set_position(("data", 0))
     ax.spines[["left", "right", "bottom"]].set_visible(False)
-    return figure
+    shown = ", ".join(f"{styles[name].label} {ranks[name]:.2f}" for name in order)
+    alike = "".join(f"; not told apart: {listed(styles[name].label for name in group)}" for group in groups)
+    text = f"Mean ranks, 1 is best: {shown}; critical difference {critical_difference:.2f}{alike}."
+    return described(figure, text)
 
 
 def intervals(table: pd.DataFrame, label: str) -> Figure:
@@ -118,13 +145,15 @@ def intervals(table: pd.DataFrame, label: str) -> Figure:
     figure, (ax,) = panels(1, width=BOOK_WIDTH, height=1.2 + 0.32 * len(table))
     ax.axvline(0, color="#999999", linewidth=1, linestyle="--")
     yes = Style("significant", "#0072B2", "o", "-", "#0072B2")
-    no = Style("not significant", "#555555", "o", "--", "#FFFFFF")
+    no, shown = Style("not significant", "#555555", "o", "--", "#FFFFFF"), []
     for row, x in enumerate(table.itertuples(index=False)):
         style = yes if x.significant else no
         ax.plot([x.low, x.high], [row, row], color=style.colour, linestyle=style.line, linewidth=2)
         dots(ax, x.mean, row, style, 50)
-        ax.text(1.02, row, f"{x.mean:.3f} [{x.low:.3f}, {x.high:.3f}]", transform=ax.get_yaxis_transform(), va="center")
+        text = f"{x.mean:.3f} [{x.low:.3f}, {x.high:.3f}]"
+        ax.text(1.02, row, text, transform=ax.get_yaxis_transform(), va="center")
+        shown.append(f"{label_of(x.name)}: {text}, {style.label}")
     ax.set_yticks(range(len(table)), [label_of(name) for name in table["name"]])
     ax.set(xlabel=label, ylim=(len(table) - 0.5, -0.5))
     legend(figure, [line_of(yes), line_of(no)])
-    return figure
+    return described(figure, f"{label}, with intervals. {'; '.join(shown)}.")

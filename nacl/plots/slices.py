@@ -8,9 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from nacl.plots._style import CLASS_COLOURS, Style, label_of, legend, line_of, panels
+from nacl.plots._style import CLASS_COLOURS, Style, described, label_of, legend, line_of, listed, panels, span
 
 WRONG = ListedColormap(plt.get_cmap("YlOrRd")(np.linspace(0.25, 1, 256)))  # its palest part is too near to white
 
@@ -57,7 +57,8 @@ def maps(images: Mapping[str, ArrayLike], *, label: str, limits: tuple[float, fl
     for ax, (title, image) in zip(axes, images.items(), strict=True):
         shown = _show(ax, image, title, cmap="cividis", vmin=limits[0], vmax=limits[1])
     figure.colorbar(shown, ax=axes, label=label, shrink=0.8, panchor=False)
-    return figure
+    ranges = "; ".join(f"{title} {span(image)}" for title, image in images.items())
+    return described(figure, f"Maps of {label} on one scale {span(limits)}: {ranges}.")
 
 
 def contact_sheet(
@@ -82,7 +83,8 @@ def contact_sheet(
         _draw_outlines(ax, label, num_classes)
     if len(class_names) > 1:
         legend(figure, _class_handles(class_names))
-    return figure
+    classes = f" of {listed(class_names[1:])}" if len(class_names) > 1 else ""
+    return described(figure, f"Slices with the outlines{classes} drawn over them: {listed(map(str, slices))}.")
 
 
 def confidence_panels(
@@ -101,7 +103,9 @@ def confidence_panels(
     for ax, (title, confidence) in zip(axes[1:], confidences.items(), strict=True):
         shown = _show(ax, confidence, title, cmap="cividis", vmin=1 / len(class_names), vmax=1)
     figure.colorbar(shown, ax=axes, label="confidence", shrink=0.8, panchor=False)
-    return figure
+    ranges = "; ".join(f"{title} {span(confidence)}" for title, confidence in confidences.items())
+    classes = listed(class_names[1:])
+    return described(figure, f"A slice with the outlines of {classes}, and maps of the confidence there: {ranges}.")
 
 
 def error_maps(
@@ -116,7 +120,7 @@ def error_maps(
     """
     figure, axes = panels(3 * len(forecasts), width=2.5, height=2.6, columns=3)
     label, num_classes = np.asarray(label), len(class_names)
-    limits = {"vmin": 1 / num_classes, "vmax": 1}
+    limits, shown = {"vmin": 1 / num_classes, "vmax": 1}, []
     for row, (name, (predicted, confidence)) in zip(axes.reshape(-1, 3), forecasts.items(), strict=True):
         wrong = (np.asarray(predicted) != label) & (label >= 0) & (label < num_classes)
         _show(row[0], image, label_of(name), cmap="gray")
@@ -125,8 +129,14 @@ def error_maps(
         sure = _show(row[1], confidence, "confidence", cmap="cividis", **limits)
         row[2].imshow(np.full((*label.shape, 3), 0.93))
         wrongly = _show(row[2], np.where(wrong, confidence, np.nan), "confidence where wrong", cmap=WRONG, **limits)
-    for column, shown in ((1, sure), (2, wrongly)):
-        figure.colorbar(shown, ax=axes[column::3], location="bottom", shrink=0.9, panchor=False)
+        shown.append(f"{label_of(name)} is wrong in {wrong.sum()} of {wrong.size} pixels{_sureness(wrong, confidence)}")
+    for column, scale in ((1, sure), (2, wrongly)):
+        figure.colorbar(scale, ax=axes[column::3], location="bottom", shrink=0.9, panchor=False)
     lines = (Style("label", "#555555", "", "-", "none"), Style("prediction", "#555555", "", ":", "none"))
     legend(figure, [*_class_handles(class_names), *map(line_of, lines)])
-    return figure
+    return described(figure, f"Label and prediction, confidence, and where it is wrong: {'; '.join(shown)}.")
+
+
+def _sureness(wrong: NDArray, confidence: ArrayLike) -> str:
+    """The mean confidence of what is wrong, in words."""
+    return f", with a mean confidence of {np.asarray(confidence)[wrong].mean():.3f}" if wrong.any() else ""

@@ -120,7 +120,13 @@ def _file(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def papermill(notebook: Path, output: Path, parameters: dict[str, object], environment: dict[str, str]) -> str:
+def papermill(
+    notebook: Path,
+    output: Path,
+    parameters: dict[str, object],
+    environment: dict[str, str],
+    wanted: Callable[[], bool] = lambda: True,
+) -> str:
     """Execute a notebook in a process of its own, which ends with this one, however this one ends.
 
     Args:
@@ -128,11 +134,15 @@ def papermill(notebook: Path, output: Path, parameters: dict[str, object], envir
         output: where it appears, executed, when it is whole or as far as it came.
         parameters: numbers, texts and truth values by name.
         environment: variables beside those of this process.
+        wanted: asked while the notebook runs; when it says no, the process is ended and nothing appears.
 
     Returns:
         What it died of, or "" if it came to its end.
+
+    Raises:
+        StoppedError: it is not wanted any more.
     """
-    with _executed(notebook, parameters, environment) as (executed, error):
+    with _executed(notebook, parameters, environment, wanted) as (executed, error):
         if executed.exists():
             _file(executed, output)
     return error

@@ -1,6 +1,7 @@
 """The derivations as code: what SVLS hides, what NACL converges to, and the family they belong to."""
 
 from nacl.theory.family import FamilyRow, confidence_ceiling, family_table
+from nacl.theory.flow import fitted_gap, fitting_time, gradient_flow
 from nacl.theory.gradient import NACLGradient, nacl_gradient, penalty_slope
 from nacl.theory.minimum import nacl_minimum, nacl_minimum_logits
 from nacl.theory.svls import (
@@ -34,6 +35,9 @@ __all__ = [
     "SVLSWeights",
     "confidence_ceiling",
     "family_table",
+    "fitted_gap",
+    "fitting_time",
+    "gradient_flow",
     "is_equivariant",
     "nacl_gradient",
     "nacl_minimum",

@@ -230,7 +230,7 @@ def family_table() -> tuple[FamilyRow, ...]:
             "ECP",
             "H(s) = log K, that is d_k = 0",
             "Lagrangian CE - lambda/K H(s), multiplier fixed",
-            "1 / (1 + (K-1) exp(-m)), lambda/K m = 1 + (K-1) exp(-m)",
+            "1 / (1 + (K-1) exp(-d)), lambda/K d = 1 + (K-1) exp(-d)",
             "Pereyra et al., ICLR workshop 2017",
         ),
         FamilyRow(
