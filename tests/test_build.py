@@ -14,6 +14,7 @@ import pytest
 import website
 from execute import PageError, execute_page, execute_pages, page_of
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from small_book import CHAPTER
 from staging import frame_of, write_changed
 from sweeps import train_cell, write_notebook
 
@@ -24,39 +25,6 @@ from nacl.sweep.execute import StoppedError
 ROOT = Path(__file__).resolve().parents[1]
 build = import_module("build")  # ruff sorts `import build` by whether there is a folder build/
 
-CHAPTER = """\
-# A chapter
-
-Prose with {cite}`islam2021`, see {eq}`a-sum` and {prf:ref}`a-theorem`.
-
-```{math}
-:label: a-sum
-
-1 + 1 = 2
-```
-
-```{prf:theorem} Two
-:label: a-theorem
-
-It is two.
-```
-
-````{exercise}
-:label: exercise-a
-
-Add one and one.
-````
-
-````{solution} exercise-a
-:class: dropdown
-
-Two.
-````
-
-## A part of it
-
-More prose.
-"""
 INTRO = """\
 # A book
 

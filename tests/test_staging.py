@@ -6,41 +6,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from small_book import CHAPTER
 from staging import frame_of, skeleton, write_changed
-
-CHAPTER = """\
-# A chapter
-
-Prose with {cite}`islam2021`, see {eq}`a-sum` and {prf:ref}`a-theorem`.
-
-```{math}
-:label: a-sum
-
-1 + 1 = 2
-```
-
-```{prf:theorem} Two
-:label: a-theorem
-
-It is two.
-```
-
-````{exercise}
-:label: exercise-a
-
-Add one and one.
-````
-
-````{solution} exercise-a
-:class: dropdown
-
-Two.
-````
-
-## A part of it
-
-More prose.
-"""
 
 
 def _skeleton(tmp_path: Path, text: str) -> list[str]:
