@@ -58,6 +58,17 @@ GRIDS = {
         }
     ],
     "share": [{"loss": ["ce", "nacl"], "share": [0.05, 0.1, 0.25, 0.5, 1.0]}],
+    # what the sliders of the training explorer move over: NACL's weight and window together, and its kin
+    "explorer": [
+        {"loss": ["ce"]},
+        {"loss": ["svls"], "kernel_size": [3, 5, 7, 9]},
+        {"loss": ["mbls"], "margin": [3.0, 5.0, 8.0, 10.0, 15.0]},
+        {
+            "loss": ["nacl"],
+            "penalty_weight": [0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
+            "kernel_size": [3, 5, 7, 9],
+        },
+    ],
 }
 """Each grid is a list of parts, each part all combinations of the values of some fields of `Run`."""
 
