@@ -159,4 +159,7 @@ def _lasting(output: NotebookNode) -> NotebookNode | None:
     if output.output_type == "stream" and output.name == "stderr":
         output.text = WAITING.sub("", output.text)
         return output if output.text else None
-    return None if WIDGET in output.get("data", {}) and "text/html" not in output.data else output
+    if WIDGET in output.get("data", {}):  # its name is another one each time
+        del output.data[WIDGET]
+        return output if "text/html" in output.data else None
+    return output

@@ -1,21 +1,8 @@
 """The built pages in Chromium, with every other address blocked."""
 
-import shutil
-
 import pytest
+from chromium import DESK, PAPER, PHONE, barriers, launched, new_tab
 from test_book import HTML, PAGES
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-DESK, PHONE, PAPER = 1280, 390, 680  # pixels; 680 are what margins of 15 mm leave of A4
 
 # What can be wrong with a page, each with the places where it is.
 FAULTS = r"""() => {
@@ -59,16 +46,9 @@ CUT_OFF = """() => [...document.querySelectorAll("article :not(span.math, mjx-co
 
 @pytest.fixture(scope="module")
 def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
     assert (HTML / "index.html").exists(), "no book in _build/html: `make book` builds it"
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +57,7 @@ def visit(browser):
     tabs = {}
 
     def _visit(name, width, theme="light"):
-        tab = tabs[width, theme] = tabs.get((width, theme)) or _new_tab(browser, width, theme)
+        tab = tabs[width, theme] = tabs.get((width, theme)) or themed_tab(browser, width, theme)
         tab.emulate_media(media="print" if width == PAPER else "screen")
         tab.complaints.clear()
         tab.goto(f"file://{HTML}/{name}.html", wait_until="load")
@@ -87,15 +67,9 @@ def visit(browser):
     return _visit
 
 
-def _new_tab(browser, width, theme):
-    context = browser.new_context(viewport={"width": width, "height": 900})
-    context.add_init_script(f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')")
-    context.route(lambda url: not url.startswith("file:"), lambda route: route.abort())
-    tab = context.new_page()
-    tab.complaints = []
-    tab.on("console", lambda message: tab.complaints.append(message.text) if message.type == "error" else None)
-    tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
-    tab.on("requestfailed", lambda request: tab.complaints.append(f"failed: {request.url}"))
+def themed_tab(browser, width, theme):
+    tab = new_tab(browser, width)
+    tab.context.add_init_script(f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')")
     return tab
 
 
@@ -103,15 +77,6 @@ def faults(tab):
     """What is wrong with a page, and where."""
     found = {"complaints": tab.complaints} | tab.evaluate(FAULTS)
     return {fault: places for fault, places in found.items() if places}
-
-
-def barriers(tab, **options):
-    """What axe-core finds that shuts readers out, as rule, place and reason."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    further = {"exclude": [["dl.py ~ dl.py"]]}  # signatures after the first, a thousand and alike: a minute of looking
-    found = Axe().run(tab, further, {"resultTypes": ["violations"], "preload": False, **options}).response["violations"]
-    return [(rule["id"], node["target"], node["failureSummary"]) for rule in found for node in rule["nodes"]]
 
 
 @pytest.mark.parametrize("name", [*PAGES, "search", "genindex"])

@@ -224,7 +224,7 @@ def test_an_interrupt_says_that_the_same_command_goes_on(runs, tiny_acdc, capsys
 # Help
 
 
-@pytest.mark.parametrize("command", ["train", "sweep", "table", "models", "report", "data"])
+@pytest.mark.parametrize("command", ["train", "sweep", "table", "models", "report", "data", "explore"])
 def test_help_has_examples(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
@@ -246,6 +246,7 @@ UNKNOWN = [
     (["data", "prepare", "acdc", "a", "b", "--spcaing", "1"], "Did you mean --spacing?"),
     (["data", "manifest", "acdc", "a", "b", "--job", "1", "--spilt-file", "x"], "Did you mean --split-file?"),
     (["report", "a", "b", "--form-probs"], "Did you mean --from-probs?"),
+    (["explore", "--swep", "x"], "Did you mean --sweep?"),
     (["train", "--xyzzy"], "got --xyzzy. See `nacl train --help`"),
     (["train", "ce"], "Expected an option, got 'ce'. See `nacl train --help`"),
 ]

@@ -1,4 +1,4 @@
-"""The shell's door: `nacl train | sweep | table | models | data | report`, and what is wrong in words."""
+"""The shell's door: `nacl train | sweep | table | models | data | report | explore`, and what is wrong in words."""
 
 import difflib
 import re
@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from nacl.cli import data, models, report, sweep, table, train
+from nacl.cli import data, explore, models, report, sweep, table, train
 from nacl.cli._help import Help, Parser
 
 EXAMPLES = """\
@@ -18,6 +18,7 @@ a first hour (with "phantom" for data, begin at the third line):
   nacl sweep main --data prepared/acdc                  CE, SVLS and NACL
   nacl table                                            what came out
   nacl report PREDICTIONS LABELS                        is your own model calibrated?
+  nacl explore                                          what do its window and its weight do?
   nacl COMMAND --help                                   more about each
 """
 
@@ -60,6 +61,6 @@ def _parser() -> Parser:
         formatter_class=Help,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for family in (train, sweep, table, models, data, report):
+    for family in (train, sweep, table, models, data, report, explore):
         family.add_commands(commands)
     return parser

@@ -1,0 +1,64 @@
+"""The explorer of a finished sweep."""
+
+from pathlib import Path
+
+import traitlets
+
+from nacl._checks import check_choice
+from nacl.explorer._widget import Explorer
+from nacl.explorer.sweeps import AXES, check_sweep, read_sweep
+
+EVERY_SEED = "all"
+
+
+class Training(Explorer):
+    """Trained networks under sliders; see `nacl.explorer.training`.
+
+    Attributes:
+        sweep: what `nacl.explorer.collect_sweep` gave.
+        loss: the method that is shown beside cross-entropy.
+        penalty_weight, kernel_size, margin: of that method, one of the sweep's values.
+        seed: "all", or one of the sweep's as text.
+    """
+
+    title = "Trained networks"
+    sweep = traitlets.Dict().tag(sync=True)
+    loss = traitlets.Unicode("nacl").tag(sync=True)
+    penalty_weight = traitlets.Float(0.1).tag(sync=True)
+    kernel_size = traitlets.Int(3).tag(sync=True)
+    margin = traitlets.Float(10.0).tag(sync=True)
+    seed = traitlets.Unicode(EVERY_SEED).tag(sync=True)
+
+    @traitlets.validate("sweep")
+    def _sweep(self, proposal: traitlets.Bunch) -> dict:
+        return check_sweep(proposal.value)
+
+    @traitlets.validate("loss", "penalty_weight", "kernel_size", "margin", "seed")
+    def _value(self, proposal: traitlets.Bunch) -> object:
+        name, value = proposal.trait.name, proposal.value
+        known = sorted({run[name] for run in self.sweep["runs"] if run[name] is not None})
+        if name == "seed":
+            check_choice(name, value, [EVERY_SEED, *map(str, known)])
+        elif name in ("loss",) or (known and value not in known):
+            check_choice(name, value, known if name == "loss" else [f"{number:g}" for number in known])
+        return value
+
+
+def training(source: str | Path | dict, **values: object) -> Training:
+    """Slide through the networks of a finished sweep: reliability, Dice and ECE with intervals, logits, confidence.
+
+    Args:
+        source: a file that `write_sweep` wrote, or what `collect_sweep` gave.
+        **values: where the sliders begin, see `Training`; by default NACL as it comes, or what the sweep has.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no file of a sweep, a value that the sweep does not have.
+    """
+    sweep = check_sweep(source) if isinstance(source, dict) else read_sweep(source)
+    start = {}
+    for name, usual in (("loss", "nacl"), *AXES.items()):
+        known = [run[name] for run in sweep["runs"] if run[name] is not None]
+        if known and usual not in known:
+            start[name] = known[-1]
+    return Training(kind="training", sweep=sweep, **{**start, **values})
