@@ -64,7 +64,7 @@ class Explorer(anywidget.AnyWidget):
 
     def html(self) -> str:
         """A fragment of a page that holds all it needs: it asks no other address and no kernel."""
-        state = json.dumps(self.state(), ensure_ascii=False, sort_keys=True).replace("<", "\\u003c")
+        state = json.dumps(self.state(), ensure_ascii=False).replace("<", "\\u003c")
         start = "const place = document.currentScript.previousElementSibling;"
         start += f"const explorer = {script()};"
         start += f"explorer.render({{ model: explorer.standIn({state}), el: place }});"

@@ -112,6 +112,8 @@ function assemble(model, el, { title, help, controls, body, names, drawing: { tr
   el.setAttribute("aria-label", title);
   el.append(element("p", { class: "nacl-help" }, help), element("div", { class: "nacl-controls" }, ...controls), trouble, ...body);
   for (const name of names) model.on(`change:${name}`, later);
+  for (const focused of el.querySelectorAll("input, select, [tabindex]"))
+    focused.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes arrows, space and digits for itself
   let width = 0;
   const watch = new ResizeObserver(() => {
     if (el.clientWidth && el.clientWidth !== width) {
