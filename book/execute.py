@@ -100,7 +100,7 @@ def execute_page(
     """The executed notebook, from an earlier time or made now, and what it died of if it did.
 
     What it is known by: its code, its parameters, the package's source, the data's content, and `results`, the records
-    of the runs that pages show. Its prose is not among them, see `page_of`.
+    of the runs and the other files that pages show. Its prose is not among them, see `page_of`.
     """
     notebook = NOTEBOOKS / f"{name}.ipynb"
     code = [(cell.source, cell.metadata) for cell in _code(nbformat.read(notebook, as_version=4))]

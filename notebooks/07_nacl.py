@@ -35,7 +35,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from IPython.display import Markdown
-from nacl import nacl_loss, neighbour_prior, plots
+from nacl import explorer, nacl_loss, neighbour_prior, plots
 from nacl.data import load_dataset
 from nacl.parameters import check_parameters
 from nacl.priors import one_hot
@@ -505,6 +505,15 @@ plots.curves(drawn, *axes, log_x=True)
 # the common line first? Where does L2 separate them most? And is there any $\lambda$ at which L1-NACL does what SVLS
 # does, at all three windows?
 #
+# The next one needs the sliders. Below is one pixel under six losses: its loss over the logit of its label, the two
+# parts of NACL's gradient {eq}`nacl-gradient`, and how sure each loss lets it be. Raise *label noise*, which makes the
+# label another class now and then. Cross-entropy then rests at the truth. Where does NACL rest, below it or above? Take
+# two classes, and look again.
+
+# %%
+explorer.penalty(penalty_weight=penalty_weight)
+
+# %% [markdown]
 # ## The label smoothing that it equals, and where it does not
 #
 # Ordinary label smoothing (LS) trains on $(1 - \alpha)\, q + \alpha / K$, and its minimum is $s$ equal to that label.
@@ -730,6 +739,21 @@ Markdown(
 # below all drawn shares: $l_k \ge 0$. But then $p_y \le e / (e + K - 1) \le 1 - c$, a contradiction. So $p_y = 1 - c$.
 # ```
 #
+# ```{exercise}
+# :label: exercise-nacl-noise
+# In the explorer of this chapter, set $K = 2$, $\tau_y = 1$ and $\lambda = 0.1$, and raise the label noise from 0 to
+# 0.5. At first NACL is less sure than cross-entropy. At which noise does that turn round, and why there?
+# ```
+#
+# ```{solution} exercise-nacl-noise
+# :class: dropdown
+# At a noise of 0.27. By {prf:ref}`theorem-minimum` the prediction is as near to $\operatorname{softmax}(\tau)$ as it
+# can be within $c = 0.05$ of the truth $q$, and $\operatorname{softmax}(\tau)_y = e / (e + 1) \approx 0.731$. While
+# $q_y$ is larger than that, NACL pulls it down; once $q_y < 0.731$, that is at a noise above $1 / (e + 1) \approx
+# 0.269$, it pulls it up, to $q_y + c$ at most: under much noise NACL is surer than the truth. The constraint says "as
+# the neighbours", and not "less sure".
+# ```
+#
 # **Take-away.** NACL asks for $l = \tau$ and gets: within $\lambda / K$ of the label, as near to
 # $\operatorname{softmax}(\tau)$ as possible. With L1 that is the confidence $1 - \lambda / K$ at every certain pixel,
 # whatever its neighbours say. It is a ceiling against memorised labels, and a bias where the network knows better.
@@ -773,6 +797,12 @@ assert math.isinf(distances["KL"]["memoriser", "CE"])
 assert squared["memoriser", "SVLS"] < squared["memoriser", "NACL"]
 assert squared["memoriser", "NACL"] < squared["memoriser", "CE"]
 assert squared["knower", "SVLS"] < squared["knower", "NACL"]
+noise = torch.tensor([0.2, 0.26, 0.28, 0.4], dtype=torch.float64)
+noisy_label = torch.stack([1 - noise, noise], dim=1)
+inside = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(4, 2)
+rests = nacl_minimum(noisy_label, inside, penalty_weight=0.1)[:, 0]
+assert (rests > 1 - noise).tolist() == [False, False, True, True]
+assert abs(rests[3].item() - 0.65) < 1e-9
 for k, weight, ceiling in (
     (4, 0.4, 0.9),
     (16, 1.6, 0.9),

@@ -34,7 +34,8 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
-from nacl import neighbour_prior, plots
+from nacl import explorer, neighbour_prior, plots
+from nacl.data.load import PROJECT_ROOT
 from nacl.experiments import train_run
 from nacl.grids import GRIDS, plan, profile_note, size_of
 from nacl.parameters import check_parameters
@@ -215,6 +216,18 @@ Markdown(
 )
 
 # %% [markdown]
+# ## Weight and window together
+#
+# The networks below were trained beforehand: NACL at six weights and four windows, SVLS at four windows, MbLS at five
+# margins, and cross-entropy, on the phantom with the profile *quick* (`nacl sweep explorer --seeds 3`, one file in
+# `results/`). **Move it.** Slide the window, then the weight. Which of the two moves the reliability diagram, the
+# logits and the numbers? And does what the weight buys in Dice come with what it costs in calibration?
+
+# %%
+sweep_file = PROJECT_ROOT / "results" / "phantom-explorer.json"
+explorer.training(sweep_file)
+
+# %% [markdown]
 # **Where it fails.** The theorem speaks of the confidence at the minimum, for certain labels and the L1 penalty. It does
 # not say that the *training* is the same: a prior pulls on the logits from the first step on, and while the network is
 # learning another $\tau$ may lead it elsewhere.
@@ -250,6 +263,22 @@ Markdown(
 # :class: dropdown
 # With $\sigma = 3$ `svls_weights(9, 3.0)` has 18% of the neighbours' weight in the inner 3 x 3 pixels, and 82% beyond
 # them. `nacl sweep kernel-size --set sigma=3` trains the grid with it.
+# ```
+#
+# ```{exercise}
+# :label: exercise-window-explorer
+# In the explorer above, leave NACL's window at 3 and slide its weight from the left end to the right one. Read the
+# calibration error at 0.01, 0.1 and 0.3, over all seeds. Which simple number does it follow, and is there a weight at
+# which NACL has both a higher Dice and a lower calibration error than cross-entropy?
+# ```
+#
+# ```{solution} exercise-window-explorer
+# :class: dropdown
+# It follows $\lambda / K$, the confidence that the ceiling takes away: 0.010, 0.031 and 0.079 where
+# $\lambda / K$ is 0.0025, 0.025 and 0.075, on top of what cross-entropy has (0.007). These networks are right almost
+# everywhere and sure of it with reason, so what is taken away is missing. Dice is higher than cross-entropy's at all
+# three, within intervals that overlap, and the calibration error is higher at all three: on this phantom, with these
+# networks, nothing on the slider gives both.
 # ```
 #
 # **Take-away.** Before you tune a parameter, ask the theory whether it can matter. NACL's window moves a small rest of
@@ -288,3 +317,20 @@ assert [round(c, 3) for c in found] == [0.91, 0.896]
 assert confidence_ceiling("nacl", 4) == 0.975
 wide = svls_weights(9, 3.0).neighbours
 assert round((wide[3:6, 3:6].sum() / wide.sum()).item(), 2) == 0.18
+explored = explorer.read_sweep(sweep_file)
+reached = {
+    (run["loss"], run["penalty_weight"]): explored["groups"][run["group"]]
+    for run in explored["runs"]
+    if run["loss"] == "ce"
+    or (run["loss"], run["kernel_size"]) == ("nacl", 3)
+}
+means = {
+    place: {name: interval[0] for name, interval in group["scores"].items()}
+    for place, group in reached.items()
+}
+plain_ce = means["ce", None]
+three = [means["nacl", weight] for weight in (0.01, 0.1, 0.3)]
+assert [round(x["ece_all"], 3) for x in three] == [0.01, 0.031, 0.079]
+assert round(plain_ce["ece_all"], 3) == 0.007
+assert all(x["dice"] > plain_ce["dice"] for x in three)
+assert all(x["ece_all"] > plain_ce["ece_all"] for x in three)

@@ -85,7 +85,7 @@ def lab(browser, tmp_path):
     cells = [
         "from nacl import explorer\nwidget = explorer.neighbourhood(kernel_size=7)\nwidget",
         "widget.kernel_size = 9",
-        "print('Python sees', widget.kernel_size, widget.labels.shape)",
+        "print('Python sees', widget.kernel_size, widget.map, widget.labels[tuple(widget.cursor)])",
     ]
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
@@ -114,6 +114,10 @@ def test_in_jupyterlab_python_sees_and_sets_the_values(lab):
     slider.focus()
     slider.press("ArrowRight")
     lab.get_by_text("window of 11 × 11").wait_for()
+    canvas = lab.locator("canvas[role=application]").first
+    canvas.focus()
+    for key in ("ArrowUp", "1", " "):  # which JupyterLab has uses of its own for
+        canvas.press(key)
     lab.locator(".jp-CodeCell .cm-content").nth(2).click()
     lab.keyboard.press("Shift+Enter")
-    lab.get_by_text("Python sees 11 (").wait_for(timeout=PATIENCE)
+    lab.get_by_text("Python sees 11 painted 1").wait_for(timeout=PATIENCE)
