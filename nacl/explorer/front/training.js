@@ -116,7 +116,7 @@ function training(model, el) {
     panel("Overlap and calibration of each method", places.scores),
     element("div", { class: "nacl-charts" },
       panel("Is it right as often as it is sure?", places.diagram), panel("How far the logits are apart", places.logits)),
-    element("div", { class: "nacl-pictures" }, ...Object.values(maps).map(({ figure }) => figure)),
+    element("div", { class: "nacl-pictures nacl-three" }, ...Object.values(maps).map(({ figure }) => figure)),
     scaleBar(`confidence ${fixed(1 / sweep.class_names.length, 2)}`, "1"),
     element("p", { class: "nacl-note" }, "Pink dots: the network is wrong there."), summary, element("p", { class: "nacl-note" }, sweep.made),
   ];
