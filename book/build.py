@@ -43,9 +43,7 @@ def main() -> int:
         return failed("\n".join(told(outcome) for outcome in outcomes if outcome.error))
 
     print("[2/4] Pages: the notebooks, executed by papermill", flush=True)
-    shown = [*(ROOT / "results").glob("*.json"), *(ROOT / "nacl" / "explorer" / "front").iterdir()]
     results = [(outcome.folder / "run.json").read_text() for outcome in outcomes]
-    results += [file.read_text() for file in sorted(shown)]  # what explorers are made of
     parameters = page_parameters(runs[-1], data, options.profile)
     try:
         pages = execute_pages(parameters, data, results, jobs=options.jobs or available_cores())

@@ -1,8 +1,7 @@
 """`nacl explore`: the explorers in a browser, without a notebook."""
 
 import argparse
-import subprocess
-import sys
+import signal
 import tempfile
 from pathlib import Path
 
@@ -83,7 +82,7 @@ def _serve(names: list[str], sweep: Path | None, folder: Path, options: argparse
     """Voila with a notebook that shows the explorers, until it is ended."""
     with extra_needed("voila", "a server of the explorers", extra="explore"):
         import nbformat
-        import voila  # noqa: F401
+        from voila.app import Voila
     cells = [
         nbformat.v4.new_markdown_cell("# Explorers of neighbour-aware calibration"),
         nbformat.v4.new_code_cell("from pathlib import Path\n\nfrom nacl import explorer"),
@@ -95,6 +94,7 @@ def _serve(names: list[str], sweep: Path | None, folder: Path, options: argparse
     notebook = folder / "explorers.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebook)
     print(f"The explorers: http://127.0.0.1:{options.port}/ (Ctrl-C ends them)", flush=True)
-    command = [sys.executable, "-m", "voila", str(notebook), f"--port={options.port}", "--Voila.ip=127.0.0.1"]
-    done = subprocess.run([*command, *(["--no-browser"] if options.no_browser else [])], check=False)
-    return 1 if done.returncode else 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends a server ends its kernels too
+    arguments = [str(notebook), f"--port={options.port}", "--Voila.ip=127.0.0.1"]
+    Voila.launch_instance([*arguments, *(["--no-browser"] if options.no_browser else [])])
+    return 0
