@@ -252,7 +252,7 @@ classwise.style.format("{:.3f}")
 # are absent and rightly ignored bring errors near 0 and *dilute* the mean. Say which it is, and show the classes one by
 # one.
 #
-# **Where does the first bin begin?** The same code's bins of equal mass leave out the smallest confidence, and all
+# **Where does the first bin begin?** The same code's bins of equal mass {cite}`nixon2019` leave out the smallest confidence, and all
 # pixels that share it. Every pixel is certain, and every pixel is wrong:
 
 # %%

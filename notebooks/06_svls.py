@@ -194,7 +194,7 @@ difference
 # ```
 #
 # The classical way to solve such a problem is to charge a price $\lambda \ge 0$ for each unit by which the limit is
-# passed. The function with the price in it is the **Lagrangian**,
+# passed {cite}`boyd2004`. The function with the price in it is the **Lagrangian**,
 #
 # ```{math}
 # :label: svls-lagrangian
@@ -254,7 +254,13 @@ tiny = torch.tensor([[[0, 1, 0, 0, 1]]])
 minimum = svls_minimum(tiny, 2)
 at_minimum = minimum.log().requires_grad_()
 (slope,) = torch.autograd.grad(svls_loss(at_minimum, tiny), at_minimum)
-minimum[0, 1, 0], slope.abs().max()
+pd.Series(
+    {
+        "share of the own class at pixel 1": minimum[0, 1, 0].item(),
+        "steepest slope": slope.abs().max().item(),
+    },
+    name="at the minimum",
+).to_frame()
 
 # %% [markdown]
 # ## Why the balance is locked

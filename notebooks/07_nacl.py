@@ -468,7 +468,16 @@ Markdown(
 tip = torch.tensor([[1.0, 0, 0, 0]], dtype=torch.float64)
 around = torch.tensor([[1 / 9, 8 / 9, 0, 0]], dtype=torch.float64)
 lone = nacl_minimum(tip, around, penalty_weight=penalty_weight)[0]
-lone, (lone[1] / lone[2]).item(), math.exp(8 / 9)
+pd.Series(
+    {
+        "own class": lone[0].item(),
+        "class of all neighbours": lone[1].item(),
+        "each other class": lone[2].item(),
+        "ratio of the last two": (lone[1] / lone[2]).item(),
+        "exp(8/9)": math.exp(8 / 9),
+    },
+    name="at the minimum",
+).to_frame()
 
 # %% [markdown]
 # So what restrains confidence under L1 is not the neighbours. It is that *every* logit has a price, inside objects too,

@@ -94,7 +94,7 @@ torch.set_num_threads(1)
 #
 # ## Label smoothing: every distance costs
 #
-# Label smoothing {cite}`szegedy2016` is cross-entropy against the label $(1 - \alpha)\, y + \alpha u$, where $u$ gives
+# Label smoothing {cite}`szegedy2016,muller2019` is cross-entropy against the label $(1 - \alpha)\, y + \alpha u$, where $u$ gives
 # $1 / K$ to every class.
 #
 # ```{prf:theorem} Label smoothing is a linear penalty

@@ -238,7 +238,7 @@ Markdown(
 # ```{solution} exercise-compare-overlap
 # :class: dropdown
 # The first does not follow. Each interval holds how much the patients differ from one another, which both methods share;
-# the difference of the two, patient by patient, is free of it ({eq}`score-model`), and its interval may well leave out 0.
+# the difference of the two, patient by patient, is free of it, see {eq}`score-model`, and its interval may well leave out 0.
 # If the two do not overlap, the means differ more than the patients' spread explains. Whether that holds after a
 # correction for all the comparisons of the table, only the degree sign says.
 # ```

@@ -89,9 +89,9 @@ Markdown(
 # %% [markdown]
 # ## What the theory expects
 #
-# A pixel whose label is certain ends with a confidence below 1: for NACL at $1 - \lambda / K$, while $\lambda$ is small
-# ({eq}`nacl-ceiling`); for MbLS where the distance of the logits reaches the margin, or where the penalty's slope
-# balances that of cross-entropy ({eq}`family-mbls-ceiling`). Most pixels of a medical image are easy: their label is as
+# A pixel whose label is certain ends with a confidence below 1: for NACL at $1 - \lambda / K$, while $\lambda$ is small,
+# see {eq}`nacl-ceiling`; for MbLS where the distance of the logits reaches the margin, or where the penalty's slope
+# balances that of cross-entropy, see {eq}`family-mbls-ceiling`. Most pixels of a medical image are easy: their label is as
 # good as certain. So the mean confidence over all pixels should lie a little below the ceiling, and the calibration
 # error there should be near *one minus the ceiling*.
 

@@ -114,7 +114,7 @@ plots.maps(
 # ## What the theory expects
 #
 # For NACL with the L1 penalty: *nothing*. The ceiling {eq}`nacl-ceiling` is $1 - \lambda / K$ whatever $\tau$ is; the
-# window decides only how the small rest is shared out among the other classes ({eq}`nacl-rest`). For SVLS: a network
+# window decides only how the small rest is shared out among the other classes, see {eq}`nacl-rest`. For SVLS: a network
 # that has memorised the softened labels has, on average, the confidence that these labels give to their own class, and
 # a wider window reaches more pixels. But $\sigma$ is one pixel in this grid, and bounds the reach: this is the share of
 # the neighbours' weight that lies in the inner 3 x 3 pixels, and then the mean confidence of the labels of the test

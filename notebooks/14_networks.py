@@ -17,7 +17,7 @@
 # **You need** {doc}`11_compare`; {doc}`/book/models` has the networks. **Run time**: about a minute on one core with the
 # parameters below; runs that were finished before are read, not done again.
 #
-# **Question.** A loss that helps one architecture may do nothing for another. Five networks, from the plain U-Net to a
+# **Question.** A loss that helps one architecture may do nothing for another. Five networks, from the plain U-Net {cite}`ronneberger2015` to a
 # transformer, each trained with cross-entropy and with NACL {cite}`murugesan2025`: is the difference between the two
 # losses the same in all?
 
@@ -213,7 +213,7 @@ Markdown(text)
 # :class: dropdown
 # It always answers with the most frequent class, the background, so that its Dice is 0 for every other class. Its
 # confidence is the share of the background, and so is its accuracy: the calibration error is 0. Calibration asks for
-# honesty, not for knowledge; a proper score asks for both ({eq}`proper-scores`).
+# honesty, not for knowledge; a proper score asks for both, see {eq}`proper-scores`.
 # ```
 #
 # ```{exercise}

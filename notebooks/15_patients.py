@@ -128,7 +128,7 @@ plots.ablation_curves(
 # ## Fewer patients, or fewer steps?
 #
 # A tenth of the patients for as many epochs, a tenth for as many steps, and all of them. The gap is confidence minus
-# accuracy ({eq}`gap`), over all pixels and round the predicted border: above 0 is over-confident, below 0 too timid.
+# accuracy, see {eq}`gap`, over all pixels and round the predicted border: above 0 is over-confident, below 0 too timid.
 
 # %%
 names = {0.1: "a tenth, as many epochs", 1.0: "all"}
