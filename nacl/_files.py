@@ -1,7 +1,6 @@
 """Files appear under their name only when they are whole."""
 
-import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,14 +16,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         OSError: the disk is full or the folder can't be written; the message says which and what to do.
     """
     path = Path(path)
-    temporary = None
+    # It has its name before it exists, so that a signal at any moment leaves nothing behind.
+    temporary = path.parent / f".writing-{secrets.token_hex(8)}{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch(exist_ok=False)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -34,9 +31,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             "finished runs and checkpoints are kept",
         ) from error
     finally:
-        if temporary is not None:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
+        with suppress(OSError):  # it has its new name, or its folder could not be made
+            temporary.unlink()
 
 
 def real_path(argument: str, path: str | Path) -> Path:
@@ -55,9 +51,3 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, all or nothing."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -146,7 +146,7 @@ def _cause(exit_code: int) -> str:
 def _serve(function: Callable, task: object, pipe: Connection) -> None:
     """What a process does: one task after the other, until it is told to end or the pipe does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the first process ends the others
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of every `finally`
+    signal.signal(signal.SIGTERM, _exit_once)
     torch.set_num_threads(1)
     pipe.send((READY, None))
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the first process is gone
@@ -158,6 +158,12 @@ def _serve(function: Callable, task: object, pipe: Connection) -> None:
                 result = _portable(error)
             pipe.send((ENDED, result))
             task = pipe.recv()
+
+
+def _exit_once(number: int, _frame: object) -> None:
+    """End by way of every `finally`, none of which a second signal may cut short."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(1)
 
 
 def _portable(error: Exception) -> Exception:

@@ -127,7 +127,9 @@ def test_ctrl_c_ends_all_processes_and_takes_unfinished_files_away(tmp_path):
         "import signal, sys, time\nfrom pathlib import Path\n"
         "from nacl._files import whole_file\nfrom nacl._parallel import in_processes\n\n"
         "def write(path):\n    with whole_file(Path(path)) as file:\n"
-        "        file.write_text('half')\n        time.sleep(60)\n\n"
+        "        file.write_text('half')\n        try:\n            time.sleep(60)\n"
+        "        finally:\n            time.sleep(0.5)  # longer than it takes until a second signal comes\n"
+        "            Path(path + '-tidied').touch()\n\n"
         "if __name__ == '__main__':\n"
         "    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored\n"
         "    list(in_processes(write, sys.argv[1:], 2))\n"
@@ -143,7 +145,7 @@ def test_ctrl_c_ends_all_processes_and_takes_unfinished_files_away(tmp_path):
     assert "KeyboardInterrupt" in message
     assert "SystemExit" not in message
     assert message.count("Traceback") == 1
-    assert list((tmp_path / "out").iterdir()) == []
+    assert sorted(os.listdir(tmp_path / "out")) == ["a-tidied", "b-tidied"]
     assert not [line for line in _processes(process.pid, 2) if "spawn_main" in line]
 
 
