@@ -28,11 +28,12 @@ from nacl.metrics import (
 )
 from nacl.metrics.table import bins_table
 from nacl.scaling import TemperatureScaling
+from nacl.theory import without_bias
 from nacl.training.device import placed, resolve_device
 from nacl.training.prediction import case_logits
 
-POST_HOC = ("none", "temperature")
-"""What is done to the logits after training."""
+POST_HOC = ("none", "temperature", "unbiased")
+"""What is done to the logits after training; see `post_hoc_logits`."""
 
 SUMMARY = ("dice", "hd95", "ece_all", "ece_predicted_border", "ece_reference", "cece_reference", "nll", "brier")
 """The columns that a short table shows: overlap, distance, honest and reference calibration, and proper scores."""
@@ -78,6 +79,24 @@ def fitted_temperature(
     return TemperatureScaling().fit(list(forecasts) if in_memory else forecasts).temperature.item()
 
 
+def post_hoc_logits(
+    logits: Tensor, *, temperature: float | None = None, penalty_weight: float | None = None
+) -> dict[str, Tensor]:
+    """Logits as they are ("none"), divided by a temperature, and with NACL's bias undone ("unbiased"), as far as known.
+
+    Args:
+        logits: (N, C, ...).
+        temperature: what divides them.
+        penalty_weight: of the NACL whose bias is known, see `Run.biased_by` and `nacl.theory.without_bias`.
+    """
+    found = {"none": logits}
+    if temperature is not None:
+        found["temperature"] = logits / temperature
+    if penalty_weight is not None:
+        found["unbiased"] = without_bias(logits, penalty_weight=penalty_weight)
+    return found
+
+
 def evaluate(
     model: nn.Module,
     cases: Iterable[Case],
@@ -85,6 +104,7 @@ def evaluate(
     *,
     regions: Mapping[str, Sequence[int]] | None = None,
     temperature: float | None = None,
+    penalty_weight: float | None = None,
     device: str = "auto",
     patch: Patch | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -96,12 +116,12 @@ def evaluate(
         num_classes: number of classes, C.
         regions: named unions of classes that overlap and distance are measured on beside the classes, see
             `nacl.data.Dataset`.
-        temperature: also evaluate the logits divided by it, in rows of their own.
+        temperature, penalty_weight: also evaluate what `post_hoc_logits` makes of them, in rows of their own.
         device: one of `DEVICES`.
         patch: the size of the windows of a 3D network, see `nacl.training.predict`.
 
     Returns:
-        One row a case and `post_hoc` ("none", "temperature"): `dice`, `hd95` and `asd` (means over the foreground
+        One row a case and `post_hoc`: `dice`, `hd95` and `asd` (means over the foreground
         classes that the case or its prediction has, or where there are `regions` over those), `dice_1`, `hd95_1`,
         `asd_1`, ..., and for a region such as ET `dice_ET`, `hd95_ET`, `asd_ET`; for each of `nacl.metrics.REGIONS`
         `ece_REGION`, its part `over_REGION` from bins that are over-confident, and `cece_REGION`; `mce_all`;
@@ -120,8 +140,8 @@ def evaluate(
         logits, target = _forecast(model, case, device, patch)
         about = {"case": case.name, "patient": case.patient}
         shape = _segmentation_metrics(logits.argmax(dim=1).cpu().numpy(), case, num_classes, regions)
-        scaled = {"none": logits} | ({} if temperature is None else {"temperature": logits / temperature})
-        for post_hoc, of_case in scaled.items():
+        changed = post_hoc_logits(logits, temperature=temperature, penalty_weight=penalty_weight)
+        for post_hoc, of_case in changed.items():
             calibration, bins = _calibration_metrics(of_case, target, case.posterior)
             row = {**about, "post_hoc": post_hoc, **shape, **calibration}
             found.append((row, bins_table(bins).assign(post_hoc=post_hoc, **about)))

@@ -85,9 +85,11 @@ def _do(run: Run, folder: Path, made_of: dict[str, str], on_epoch: Callable[[lis
     def test_and_file() -> None:
         where = {"device": run.device, "patch": run.patch_shape()}
         temperature = fitted_temperature(model, dataset.split("valid"), **where)
-        test, regions = dataset.split("test"), dataset.regions
-        cases, bins = evaluate(model, test, dataset.num_classes, regions=regions, temperature=temperature, **where)
-        for name, table in (("history", history), ("metrics", cases), ("bins", bins)):
+        where |= {"regions": dataset.regions, "temperature": temperature, "penalty_weight": run.biased_by()}
+        cases, bins = evaluate(model, dataset.split("test"), dataset.num_classes, **where)
+        validation, _ = evaluate(model, dataset.split("valid"), dataset.num_classes, **where)
+        tables = {"history": history, "metrics": cases, "validation": validation, "bins": bins}
+        for name, table in tables.items():
             _write_csv(folder / f"{name}.csv", table)
         save_tensors(folder / "weights.safetensors", model.state_dict())
         info = {

@@ -25,6 +25,12 @@ PROFILES = {
         "embedded": {**GLANCE, "size": 32, "epochs": 6},
         "benchmark": {**GLANCE, "size": 64, "epochs": 4},
     },
+    # minutes a run on one core, for tables of several seeds where there is no GPU: the fast network again, at half of
+    # its learning rate, and of a benchmark a quarter of the training patients, whom it sees often enough to memorise
+    "small": {
+        "embedded": {**GLANCE, "learning_rate": 5e-3, "size": 64, "epochs": 12},
+        "benchmark": {**GLANCE, "learning_rate": 5e-3, "size": 64, "epochs": 20, "share": 0.25},
+    },
     # minutes on two CPU cores; "embedded" for what comes with the package, "benchmark" for folders
     "quick": {
         "embedded": {"size": 64, "filters": 16, "epochs": 16, "batch_size": 4},
@@ -40,11 +46,20 @@ PROFILES = {
 GRIDS = {
     # the comparison that the book is built on
     "main": [{"loss": ["ce"]}, {"loss": ["svls"]}, {"loss": ["nacl"]}],
-    # the losses of the papers' main table, and with them CRaC and what is added to cross-entropy
-    "main-table": [{"loss": ["ce", "label_smoothing", "focal", "ecp", "svls", "mbls", "nacl"]}],
-    "family": [
+    # the losses of the papers' main table, and with them CRaC, NACL with the label of SVLS as its tau, and what is
+    # added to cross-entropy
+    "main-table": [
         {"loss": ["ce", "label_smoothing", "focal", "ecp", "svls", "mbls", "nacl", "crac"]},
-        {"loss": ["ce"], "dice_weight": [1.0], "l1_ace_weight": [0.0, 1.0]},
+        {"loss": ["ce"], "dice_weight": [1.0]},
+        {"loss": ["ce"], "l1_ace_weight": [1.0]},
+        {"loss": ["nacl"], "prior": ["gaussian"]},
+    ],
+    # NACL without its price on pixels that it should be sure of: a smaller weight, one that ends at 0, borders only
+    "ceiling": [
+        {"loss": ["ce", "nacl"]},
+        {"loss": ["nacl"], "penalty_weight": [0.03]},
+        {"loss": ["nacl"], "schedule": ["linear"]},
+        {"loss": ["nacl"], "mixed_only": [True]},
     ],
     "penalty-weight": [{"loss": ["nacl"], "penalty_weight": [0.01, 0.03, 0.1, 0.3, 1.0, 3.0]}],
     "margin": [{"loss": ["mbls"], "margin": [3.0, 5.0, 8.0, 10.0, 15.0]}],

@@ -292,6 +292,11 @@ def one_hot(
     return indicators(narrow_labels(labels, num_classes), num_classes).to(dtype)
 
 
+def mixed_shares(tau: Tensor) -> Tensor:
+    """1 where tau (N, C, ...) has a share for more than one class, 0 elsewhere, (N, 1, ...)."""
+    return (tau.sign().sum(dim=1, keepdim=True) - 1).clamp(0, 1)
+
+
 def mixed_windows(target: Tensor, *, kernel_size: int | tuple[int, ...] = 3, ignore_index: int = -100) -> Tensor:
     """The pixels whose window holds more than one label: a band of (kernel_size - 1) / 2 on both sides of a border.
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from nacl._checks import check_choice, expectation
 from nacl.data import Case, Dataset, load_dataset
-from nacl.evaluation import POST_HOC, SUMMARY
+from nacl.evaluation import SUMMARY, post_hoc_logits
 from nacl.models import build_model
 from nacl.runs import Run
 from nacl.training import predict_logits
@@ -24,9 +24,12 @@ PROVENANCE = ("dataset", "data_fingerprint", "identity", "commit", "device_name"
 INFO = {"run": dict, "class_names": list, "temperature": float, "unit": str, **dict.fromkeys(PROVENANCE, str)}
 """What `run.json` must hold; versions before this one wrote less of other things, which have defaults."""
 
+OF_CASES = ("case", "patient", "post_hoc", *SUMMARY)
+
 COLUMNS = {
     "history": ("epoch", "loss"),
-    "metrics": ("case", "patient", "post_hoc", *SUMMARY),
+    "metrics": OF_CASES,
+    "validation": OF_CASES,
     "bins": ("case", "post_hoc", "region", "bin", "count", "confidence_sum", "correct_sum"),
 }
 """The tables of a run's folder, and columns that they must have."""
@@ -41,8 +44,9 @@ class Result:
         folder: where it lies.
         info: `run.json`: values, identity, commit, versions, device, times.
         history: one row an epoch.
-        cases: one row a test case and post-hoc calibration ("none", "temperature": the column `post_hoc`), with its
-            metrics.
+        cases: one row a test case and post-hoc calibration (the column `post_hoc`, of `nacl.evaluation.POST_HOC`), with
+            its metrics.
+        validation: the same of the validation cases, by which one chooses among runs.
         bins: one row a post-hoc calibration, case, region and bin.
     """
 
@@ -51,6 +55,7 @@ class Result:
     info: dict
     history: pd.DataFrame
     cases: pd.DataFrame
+    validation: pd.DataFrame
     bins: pd.DataFrame
 
     def dataset(self) -> Dataset:
@@ -77,15 +82,15 @@ class Result:
         return model.eval()
 
     def predict(self, case: Case, *, post_hoc: str = "none") -> torch.Tensor:
-        """Class probabilities (D, C, H, W) of a case, as they are, or after temperature scaling.
+        """Class probabilities (D, C, H, W) of a case, as they are, or after a post-hoc calibration.
 
         Raises:
-            ValueError: unknown `post_hoc`.
+            ValueError: unknown `post_hoc`, or one that this run does not have.
         """
-        check_choice("post_hoc", post_hoc, POST_HOC)
-        temperature = self.info["temperature"] if post_hoc == "temperature" else 1.0
         logits = predict_logits(self.model(), case, device=self.run.device, patch=self.run.patch_shape())
-        return (logits / temperature).softmax(dim=1)
+        changed = post_hoc_logits(logits, temperature=self.info["temperature"], penalty_weight=self.run.biased_by())
+        check_choice("post_hoc", post_hoc, changed)
+        return changed[post_hoc].softmax(dim=1)
 
 
 def finished(run: Run, runs: Path | None = None) -> Result | None:
@@ -105,7 +110,8 @@ def load_result(folder: Path) -> Result:
         raise FileNotFoundError(f"Expected a finished run in {folder}, got no run.json. Train it with `nacl train`.")
     info = _read_info(folder)
     tables = {name: _read_table(folder, name) for name in COLUMNS}
-    return Result(_run(info["run"], folder), folder, info, tables["history"], tables["metrics"], tables["bins"])
+    cases = (tables[name] for name in ("metrics", "validation", "bins"))
+    return Result(_run(info["run"], folder), folder, info, tables["history"], *cases)
 
 
 def _read_info(folder: Path) -> dict:

@@ -55,6 +55,7 @@ class Run:
     sigma: float = _parameter(1.0, "standard deviation of Gaussian windows in pixels (SVLS, NACL)")
     border: str = _parameter("inside", "what counts beyond the image", choices=BORDERS)
     softmax: bool = _parameter(False, "constrain the softmax instead of the logits (NACL)")
+    mixed_only: bool = _parameter(False, "penalise windows of several classes only (NACL)")
     margin: float = _parameter(10.0, "by how much logits may differ (MbLS, CRaC)")
     lagrangian: str = _parameter("phr", "penalty whose multipliers CRaC learns", choices=LAGRANGIANS)
     smoothing: float = _parameter(0.1, "alpha of label smoothing")
@@ -182,6 +183,14 @@ class Run:
         """penalty_weight as a function of the epoch."""
         check_choice("schedule", self.schedule, SCHEDULES)
         return Schedule(self.penalty_weight, self.schedule, end=self.schedule_end, epochs=self.epochs)
+
+    def biased_by(self) -> float | None:
+        """penalty_weight, where the bias that it leaves has a closed form (`nacl.theory.without_bias`): NACL with L1 on
+        the logits, of all windows and at one weight, by itself.
+        """
+        plain = self.penalty == "l1" and self.schedule == "constant" and not (self.softmax or self.mixed_only)
+        alone = self.loss == "nacl" and not (self.dice_weight or self.l1_ace_weight)
+        return self.penalty_weight if plain and alone else None
 
     def values(self) -> dict[str, object]:
         """What this run depends on: its fields, but for `device`, the path of the data (its content counts, see

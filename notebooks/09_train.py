@@ -34,6 +34,7 @@ kernel_depth = 1  # slices, odd; used where depth is above 1
 sigma = 1.0  # pixels
 border = "inside"  # or "replicate", "background", "zero"
 softmax = False  # constrain the softmax instead of the logits
+mixed_only = False  # penalise windows of several classes only (NACL)
 margin = 10.0  # of MbLS and CRaC, in logits
 lagrangian = "phr"  # of CRaC: or "p2", "p3"
 smoothing = 0.1  # of label smoothing

@@ -82,6 +82,8 @@ VARIANTS = {
     "nacl softmax": Variant("nacl", {"softmax": True, "kernel_size": 7}),
     "nacl softmax l2": Variant("nacl", {"softmax": True, "penalty": "l2", "penalty_weight": 2.0}),
     "nacl softmax huber": Variant("nacl", {"softmax": True, "penalty": "huber", "delta": 0.2}),
+    "nacl mixed": Variant("nacl", {"mixed_only": True, "kernel_size": 5}),
+    "nacl softmax mixed": Variant("nacl", {"softmax": True, "mixed_only": True, "penalty": "l2"}),
     "crac": Variant("crac", {"multipliers": 0.2, "rho": 0.7, "margin": 3.0}),
     "crac p2": Variant("crac", {"multipliers": PER_CLASS, "rho": 2 * PER_CLASS, "lagrangian": "p2"}),
     "crac p3": Variant("crac", {"multipliers": PER_CLASS, "lagrangian": "p3", "kernel_size": 5}),

@@ -202,7 +202,9 @@ def svls(logits, tau):
     return -sum(share * log_s for share, log_s in zip(tau, log_softmax(logits), strict=True))
 
 
-def nacl(logits, label, tau, penalty="l1", penalty_weight=0.1, delta=1.0, softmax=False):
+def nacl(logits, label, tau, penalty="l1", penalty_weight=0.1, delta=1.0, softmax=False, mixed_only=False):
+    if mixed_only and sum(t > 0 for t in tau) < 2:
+        return cross_entropy(logits, label)
     constrained = [math.exp(v) for v in log_softmax(logits)] if softmax else logits
     distances = [distance_penalty(v - t, penalty, delta) for v, t in zip(constrained, tau, strict=True)]
     return cross_entropy(logits, label) + penalty_weight * np.mean(distances)

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from nacl.cli import main
 from nacl.experiments import train_run
 from nacl.grids import GRIDS, PROFILES, plan, size_of
+from nacl.losses import LOSSES
+from nacl.runs import Run
 
 TINY = {"size": 32, "filters": 2, "epochs": 1, "batch_size": 8, "device": "cpu"}
 OF_THE_PAPERS = {
-    "main-table": ("loss", {"ce", "label_smoothing", "focal", "ecp", "svls", "mbls", "nacl"}),
     "penalty-weight": ("penalty_weight", {0.01, 0.03, 0.1, 0.3, 1.0, 3.0}),
     "margin": ("margin", {3.0, 5.0, 8.0, 10.0, 15.0}),
     "kernel-size": ("kernel_size", {3, 5, 7, 9}),
@@ -40,6 +42,22 @@ def test_a_grid_varies_what_its_name_says(grid):
     assert {getattr(run, field) for run in runs} == values
     per_value = Counter(getattr(run, field) for run in runs)
     assert len(set(per_value.values())) == 1  # every value with the same others
+
+
+def test_the_main_table_has_every_loss_and_cross_entropy_with_company():
+    runs = plan("main-table")
+    assert {run.loss for run in runs} == set(LOSSES) - {"dice", "l1_ace"}
+    assert {(run.dice_weight, run.l1_ace_weight) for run in runs if run.loss == "ce"} == {(0, 0), (1, 0), (0, 1)}
+    assert {run.prior for run in runs if run.loss == "nacl"} == {"mean", "gaussian"}
+
+
+def test_what_lifts_the_ceiling_differs_from_nacl_in_one_field():
+    nacl = Run(loss="nacl")
+    changes = [
+        {f.name for f in fields(Run) if getattr(run, f.name) != getattr(nacl, f.name)}
+        for run in plan("ceiling", **{f.name: getattr(nacl, f.name) for f in fields(Run) if f.name in TINY})
+    ]
+    assert changes == [{"loss"}, set(), {"penalty_weight"}, {"schedule"}, {"mixed_only"}]
 
 
 def test_a_glance_is_the_smallest_profile_and_its_network_is_one_that_the_grid_of_networks_has():

@@ -214,6 +214,7 @@ PRIOR_NAMES = "'mean', 'gaussian', 'max', 'min', 'median', 'mode', 'bilateral'"
         ("nacl", {"penalty": "L1"}, ValueError, "`penalty` to be one of 'l1', 'l2', 'huber', got 'L1'. Did you"),
         ("nacl", {"delta": -1.0}, ValueError, "`delta` in (0, inf), got -1.0"),
         ("nacl", {"softmax": 1}, TypeError, "`softmax` to be True or False, got 1"),
+        ("nacl", {"mixed_only": None}, TypeError, "`mixed_only` to be True or False, got None"),
         ("nacl", {"prior": "meen"}, ValueError, f"`prior` to be one of {PRIOR_NAMES}"),
         ("nacl", {"prior": "neighbour"}, ValueError, f"`prior` to be one of {PRIOR_NAMES}"),
         ("crac", {"margin": 0}, ValueError, "`margin` in (0, inf), got 0"),

@@ -18,7 +18,7 @@ from nacl._checks import (
 )
 from nacl.losses._pixelwise import Pixels, pixel_loss
 from nacl.losses.neighbour import classes_and_axes
-from nacl.priors import neighbourhood, whole_tau
+from nacl.priors import mixed_shares, neighbourhood, whole_tau
 
 
 def _phr(h: Tensor, m: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,7 @@ def crac_loss(
     penalise = LAGRANGIANS[lagrangian]
 
     def formula(pixels: Pixels):
-        mixed = _mixed(pixels.tau)
+        mixed = mixed_shares(pixels.tau)
         m, strength = (_of_region(x, mixed) for x in (multipliers, rho))
         difference = pixels.logits - _goal(pixels.tau, mixed, margin)
         distance = difference.abs()
@@ -111,11 +111,6 @@ def crac_loss(
         return value, gradient
 
     return pixel_loss(formula, logits, target, ignore_index=ignore_index, reduction=reduction, neighbourhood=around)
-
-
-def _mixed(tau: Tensor) -> Tensor:
-    """1 where a window holds more than one class, 0 elsewhere, (N, 1, ...)."""
-    return (tau.sign().sum(dim=1, keepdim=True) - 1).clamp(0, 1)
 
 
 def _goal(tau: Tensor, mixed: Tensor, margin: float) -> Tensor:
@@ -236,7 +231,7 @@ class CRaCLoss(nn.Module):
         window = {name: self.options[name] for name in ("kernel_size", "border")}
         around = neighbourhood(classes, axes, prior="mean", sigma=1.0, **window)
         tau = whole_tau(around, labels, None, logits.dtype)
-        mixed = _mixed(tau)
+        mixed = mixed_shares(tau)
         distance = (logits - _goal(tau, mixed, self.options["margin"])).abs()
         m, strength = (
             _of_region(_per_region(name, getattr(self, name), classes, axes, logits), mixed)

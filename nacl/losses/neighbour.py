@@ -9,7 +9,7 @@ from nacl._windows import ring_weights
 from nacl.losses._module import Loss
 from nacl.losses._pixelwise import Pixels, pixel_loss
 from nacl.losses.cross_entropy import cross_entropy_loss
-from nacl.priors import IMAGE_PRIORS, PRIORS, Neighbourhood, checked_image, neighbourhood
+from nacl.priors import IMAGE_PRIORS, PRIORS, Neighbourhood, checked_image, mixed_shares, neighbourhood
 
 
 def svls_loss(
@@ -90,6 +90,7 @@ def nacl_loss(
     delta: float = 1.0,
     border: str = "inside",
     softmax: bool = False,
+    mixed_only: bool = False,
     ignore_index: int = -100,
     reduction: str = "mean",
     image: Tensor | None = None,
@@ -114,6 +115,9 @@ def nacl_loss(
         delta: where "huber" turns from square to linear, positive.
         border: what counts beyond the image, see `nacl.priors.neighbour_prior`.
         softmax: constrain softmax(l) instead of l.
+        mixed_only: penalise only where tau gives more than one class a share, that is near borders; elsewhere the loss
+            is cross-entropy, without a ceiling on confidence. (The priors "max", "min", "median" and "mode" are one
+            class everywhere: nothing would be penalised.)
         ignore_index: label of pixels that give no loss, no gradient, and are nobody's neighbours.
         reduction: as in `cross_entropy_loss`.
         image: (N, ...) or (N, channels, ...), for the priors that look at it; the others do not.
@@ -137,11 +141,12 @@ def nacl_loss(
         Image Analysis 101 (2025) 103501.
 
     Departures from the authors' code: labels beyond the image do not count by default (there, they are background;
-    `border="background"`); pixels can be ignored; "huber" is ours.
+    `border="background"`); pixels can be ignored; "huber" and `mixed_only` are ours.
     """
     penalise = penalty_called(penalty, delta)
     check_number("penalty_weight", penalty_weight, low=0)
     check_flag("softmax", softmax)
+    check_flag("mixed_only", mixed_only)
     check_choice("prior", prior, PRIORS)
     classes, axes = classes_and_axes(logits)
     around = neighbourhood(classes, axes, prior=prior, kernel_size=kernel_size, sigma=sigma, border=border)
@@ -151,6 +156,8 @@ def nacl_loss(
     def formula(pixels: Pixels):
         probs = pixels.probs if softmax else None
         distance = (probs if softmax else pixels.logits) - pixels.tau
+        if mixed_only:
+            distance = torch.where(mixed_shares(pixels.tau) > 0, distance, 0)
         value = weight * penalise.value(distance).sum(dim=1) - pixels.label_log_prob
 
         def gradient() -> Tensor:
@@ -164,7 +171,7 @@ def nacl_loss(
 
     if penalty_weight == 0:  # no term at all, also where a logit is infinite
         return cross_entropy_loss(logits, target, ignore_index=ignore_index, reduction=reduction)
-    in_kernel = prior in ("mean", "gaussian") and not softmax
+    in_kernel = prior in ("mean", "gaussian") and not softmax and not mixed_only
     penalised = {"penalty": penalty, "penalty_weight": penalty_weight, "delta": delta, "mix_label": prior == "gaussian"}
     return pixel_loss(
         formula,

@@ -1,5 +1,6 @@
 """The derivations as code: what SVLS hides, what NACL converges to, and the family they belong to."""
 
+from nacl.theory.bias import without_bias
 from nacl.theory.family import FamilyRow, confidence_ceiling, family_table
 from nacl.theory.flow import fitted_gap, fitting_time, gradient_flow
 from nacl.theory.gradient import NACLGradient, nacl_gradient, penalty_slope
@@ -51,4 +52,5 @@ __all__ = [
     "svls_softening",
     "svls_split",
     "svls_weights",
+    "without_bias",
 ]
