@@ -29,7 +29,7 @@ PROFILES = {
     # its learning rate, and of a benchmark a quarter of the training patients, whom it sees often enough to memorise
     "small": {
         "embedded": {**GLANCE, "learning_rate": 5e-3, "size": 64, "epochs": 12},
-        "benchmark": {**GLANCE, "learning_rate": 5e-3, "size": 64, "epochs": 20, "share": 0.25},
+        "benchmark": {**GLANCE, "learning_rate": 5e-3, "size": 64, "epochs": 12, "share": 0.25},
     },
     # minutes on two CPU cores; "embedded" for what comes with the package, "benchmark" for folders
     "quick": {
