@@ -11,8 +11,8 @@ def without_bias(logits: Tensor, *, penalty_weight: float, doubt: float = 0.01) 
 
     There q - s = c g with s = softmax(l), c = penalty_weight / K, every g_k in [-1, 1] and sum g = 0 (`nacl_minimum`):
     g_k is 1 for a class whose logit lies above its tau, -1 below, and between where it lies at tau. tau is not known
-    when a network is used. But a class that q does not have has s_k <= c, and one that lies above its tau q_k - c; so the
-    m classes with s_k > 2 c are taken to lie above, and the rest to share what they gave up:
+    when a network is used. But a class that q does not have has s_k <= c, and one that lies above its tau q_k - c; so
+    the m classes with s_k > 2 c are taken to lie above, and the rest to share what they gave up:
 
     g_k = min(1, (K - m) / m) above, -min(1, m / (K - m)) else,  q_k = max(s_k + c g_k, 0), made to sum to 1.
 
