@@ -1,5 +1,6 @@
 """Files appear under their name only when they are whole."""
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
         yield temporary
+        temporary.chmod(0o666 & ~_umask())  # some writers make a file of their own, for its owner alone
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -51,3 +53,9 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, all or nothing."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

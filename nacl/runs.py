@@ -192,6 +192,21 @@ class Run:
         alone = self.loss == "nacl" and not (self.dice_weight or self.l1_ace_weight)
         return self.penalty_weight if plain and alone else None
 
+    def label(self) -> str:
+        """The loss, and in brackets what of it is not as it comes.
+
+        >>> Run(loss="nacl", penalty_weight=0.03).label(), Run(loss="ce", dice_weight=1).label()
+        ('nacl (penalty_weight 0.03)', 'ce (dice_weight 1)')
+        """
+        mattering = {*_OPTIONS, "schedule", "schedule_end", "dice_weight", "l1_ace_weight"}
+        own = {f.name: f.default for f in fields(self) if f.name in mattering}
+        other = {name: value for name, value in self.values().items() if name in own and value != own[name]}
+        told = (
+            name if value is True else f"{name} {value:g}" if type(value) is float else f"{name} {value}"
+            for name, value in other.items()
+        )
+        return f"{self.loss} ({', '.join(told)})" if other else self.loss
+
     def values(self) -> dict[str, object]:
         """What this run depends on: its fields, but for `device`, the path of the data (its content counts, see
         `identity`) and those that decide nothing, the others being as they are.

@@ -20,7 +20,7 @@ from nacl.evaluation import SUMMARY, evaluate
 from nacl.experiments import train_run
 from nacl.grids import GRIDS, PROFILES, plan
 from nacl.losses import LOSSES
-from nacl.results import finished
+from nacl.results import COLUMNS, finished
 from nacl.runs import Run
 from nacl.training import predict_logits
 
@@ -109,7 +109,7 @@ def test_a_fixed_field_that_the_grid_or_the_seeds_set_is_not_silently_dropped(fi
 
 def test_a_finished_run_leaves_its_files_and_no_others(trained):
     names = {f.name for f in trained.folder.iterdir()} - {".lock"}
-    assert names == {"run.json", "history.csv", "metrics.csv", "bins.csv", "weights.safetensors"}
+    assert names == {f"{name}.csv" for name in COLUMNS} | {"run.json", "weights.safetensors"}
     newest = max(names, key=lambda name: (trained.folder / name).stat().st_mtime_ns)
     assert newest == "run.json"
 
@@ -146,13 +146,15 @@ def test_a_finished_run_is_read_and_not_trained_again(trained, tiny_acdc_copy):
 
 def test_the_stored_weights_give_the_stored_metrics(trained):
     dataset = trained.dataset()
-    options = {"temperature": trained.info["temperature"], "device": "cpu"}
+    options = {"temperature": trained.info["temperature"], "penalty_weight": trained.run.biased_by(), "device": "cpu"}
     cases, bins = evaluate(trained.model(), dataset.split("test"), dataset.num_classes, **options)
+    validation, _ = evaluate(trained.model(), dataset.split("valid"), dataset.num_classes, **options)
     pd.testing.assert_frame_equal(trained.cases, cases, rtol=1e-9)
+    pd.testing.assert_frame_equal(trained.validation, validation, rtol=1e-9)
     pd.testing.assert_frame_equal(trained.bins, bins, rtol=1e-9)
     case = dataset.split("test")[0]
     assert torch.equal(trained.predict(case), trained.predict(case))
-    assert list(trained.cases["post_hoc"]) == ["none", "temperature"] * len(dataset.split("test"))
+    assert list(trained.cases["post_hoc"]) == ["none", "temperature", "unbiased"] * len(dataset.split("test"))
 
 
 def test_metrics_have_the_columns_of_the_summary_and_the_right_spacing(trained):

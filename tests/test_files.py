@@ -72,9 +72,10 @@ def test_a_file_has_the_rights_that_the_umask_leaves(tmp_path):
     before = os.umask(0o027)
     try:
         write_text(tmp_path / "text", "text")
+        save_tensors(tmp_path / "weights.safetensors", {"w": torch.ones(1)})
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "text").stat().st_mode) == 0o640
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o640}
 
 
 def test_a_full_disk_names_the_file_and_what_to_do_and_keeps_the_old_one(small_disk):

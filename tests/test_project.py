@@ -25,7 +25,7 @@ FLOORS = [
     {"evaluation", "provenance", "reporting", "tables"},
     {"runs"},
     {"results", "grids"},
-    {"experiments", "explorer"},
+    {"experiments", "explorer", "archive"},
     {"sweep"},
     {"cli"},
     {"__main__"},

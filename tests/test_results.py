@@ -43,7 +43,7 @@ def rewrite(folder: Path, **changes: object) -> None:
 def test_a_result_is_what_was_trained(trained):
     again = load_result(trained.folder)
     assert (again.run, again.info) == (trained.run, trained.info)
-    for name in ("history", "cases", "bins"):
+    for name in ("history", "cases", "validation", "bins"):
         pd.testing.assert_frame_equal(getattr(again, name), getattr(trained, name))
     assert set(INFO) <= set(again.info)
     assert set(COLUMNS["metrics"]) <= set(again.cases)
@@ -194,13 +194,15 @@ def test_a_folder_without_a_result_says_how_to_get_one(tmp_path):
 def test_the_table_has_a_row_a_case_with_its_run_and_where_it_was_made(trained, tiny_acdc, tmp_path):
     other = train_run(Run(data=str(tiny_acdc), loss="ce", **TINY), runs=tmp_path)
     table = results_table([trained, other])
-    assert len(table) == 8
+    assert len(table) == 10
     assert {f.name for f in fields(Run)} - set(table) == {"data", "device"}, "paths and wishes are of one machine"
     assert {"identity", "commit", "device_name", "dataset", "data_fingerprint", "case"} <= set(table)
     assert set(trained.cases) <= set(table)
-    assert list(table["loss"]) == ["nacl"] * 4 + ["ce"] * 4
-    assert list(table["method"]) == ["nacl", "nacl + temperature"] * 2 + ["ce", "ce + temperature"] * 2
-    assert list(table["identity"]) == [trained.run.identity()] * 4 + [other.run.identity()] * 4
+    assert list(table["loss"]) == ["nacl"] * 6 + ["ce"] * 4
+    assert (
+        list(table["method"]) == ["nacl", "nacl + temperature", "nacl + unbiased"] * 2 + ["ce", "ce + temperature"] * 2
+    )
+    assert list(table["identity"]) == [trained.run.identity()] * 6 + [other.run.identity()] * 4
     assert list(table["dice"]) == [*trained.cases["dice"], *other.cases["dice"]]
     assert set(SUMMARY) <= set(table)
 
@@ -209,7 +211,7 @@ def test_what_does_not_act_is_empty_in_the_table(trained):
     slices = trained
     volume = replace(trained, run=replace(trained.run, depth=8, kernel_depth=3, share=0.5))
     encoder = replace(trained, run=replace(trained.run, model="smp.Unet"))
-    table = results_table([slices, volume, encoder]).iloc[::4].reset_index()
+    table = results_table([slices, volume, encoder]).iloc[::6].reset_index()
     assert list(table["depth"]) == [1, 8, 1]
     assert list(table["share"]) == [1.0, 0.5, 1.0]
     assert list(table["patch"].isna()) == [True, False, True]

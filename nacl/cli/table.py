@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from nacl._files import whole_file
+from nacl.archive import add_to_archive, archive_of
 from nacl.cli._help import add_command, add_runs_folder
 from nacl.evaluation import SUMMARY
 from nacl.results import PROVENANCE, Result, load_result, results_table
@@ -20,6 +21,7 @@ EXAMPLES = """\
 examples:
   nacl table                                            mean over the test cases of every finished run
   nacl table --cases --csv results/main.csv             one row a test case, to a file
+  nacl table --archive results/small                    runs, cases and bins, added to what is there
   nacl table runs/nacl-phantom-*                        of these runs only
 
 At any moment: runs under way, stopped or failed are listed below the table.
@@ -31,6 +33,7 @@ def add_commands(commands) -> None:
     parser = add_command(commands, "table", _table, "tabulate finished runs", EXAMPLES)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="run folders (default: all)")
     parser.add_argument("--cases", action="store_true", help="one row a test case instead of one a run")
+    parser.add_argument("--archive", metavar="NAME", help="add to NAME-runs.csv, NAME-cases.csv and NAME-bins.csv")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write there instead of printing")
     add_runs_folder(parser)
 
@@ -44,13 +47,16 @@ def _table(options: argparse.Namespace) -> int:
     results, left_out = _results(folders, begun)
     if not results and not begun and not left_out:
         raise FileNotFoundError(f"Expected finished runs in {where}, got none. Make some with `nacl sweep main`.")
-    if results:
+    if results and options.archive:
+        there = add_to_archive(archive_of(results), options.archive)
+        print(f"{len(results)} runs added to {options.archive}-*.csv, which holds {len(there.runs)}")
+    elif results:
         _show(results_table(results), options)
     _print_unfinished(begun)
     for line in left_out:
         print(f"left out   {line}", file=sys.stderr)
-    if options.csv and not results:
-        print(f"nacl: no run has finished yet, so {options.csv} is not written.", file=sys.stderr)
+    if (options.csv or options.archive) and not results:
+        print(f"nacl: no run has finished yet, so {options.csv or options.archive} is not written.", file=sys.stderr)
         return 1
     return 0
 

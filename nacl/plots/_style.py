@@ -1,5 +1,6 @@
 """How methods and classes look, and the frame of every picture, no wider than the book's column."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import NamedTuple
@@ -51,10 +52,11 @@ def styles_of(names: Iterable[str]) -> dict[str, Style]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The key of a method's loss, or its own name, and what was added to it: "CE + T" gives ("ce", " + T")."""
-    base, plus, extra = name.partition(" + ")
+    """The key of a method's loss, or its own name, and what was added to it: "CE + T" gives ("ce", " + T"), "nacl (x)"
+    ("nacl", " (x)")."""
+    base, extra = re.fullmatch(r"(.*?)((?: \+ | \().*)?", name).groups(default="")
     keys = {shown: key for key, shown in LOSS_NAMES.items()}
-    return keys.get(base, base), plus + extra
+    return keys.get(base, base), extra
 
 
 def label_of(name: str) -> str:
