@@ -242,6 +242,22 @@ def test_by_case_draws_every_case_of_every_method_in_the_order_of_the_book():
     assert figure.axes[0].get_ylim() == (3.5, -0.5)
 
 
+def test_a_trade_has_a_numbered_mark_at_the_means_of_each_method_with_both_intervals():
+    rows = [
+        {"metric": metric, "method": method, "mean": x, "low": x - 0.1, "high": x + 0.2}
+        for method, means in {"nacl": (0.7, 0.2), "ce": (0.6, 0.1)}.items()
+        for metric, x in zip(("dice", "nll"), means, strict=True)
+    ]
+    figure = plots.trade(pd.DataFrame(rows), ("dice", "Dice"), ("nll", "NLL"))
+    (ax,) = figure.axes
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Dice", "NLL")
+    assert [points(dots) for dots in ax.collections] == [[[0.6, 0.1]], [[0.7, 0.2]]]
+    assert [text.get_text() for text in ax.texts] == ["1", "2"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1  CE", "2  NACL"]
+    spans = [line.get_xydata().round(3).tolist() for line in ax.lines]
+    assert spans[:2] == [[[0.5, 0.1], [0.8, 0.1]], [[0.6, 0.0], [0.6, 0.3]]]
+
+
 def test_metric_histograms_count_each_methods_cases_on_shared_bins_and_mark_the_median():
     table = pd.DataFrame({"method": NAMES, "dice": VALUES})
     figure = plots.metric_histograms(table, "dice", "Dice")

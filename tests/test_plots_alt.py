@@ -21,6 +21,13 @@ BINS = pd.DataFrame(
     {"region": "all", "bin": [0, 1], "count": [2, 2], "confidence_sum": [1, 1.8], "correct_sum": [0, 1]}
 )
 PAIRS = pd.DataFrame({"name": ["ce - nacl"], "mean": [0.02], "low": [0.01], "high": [0.03], "significant": [True]})
+COMPARED = pd.DataFrame(
+    [
+        {"metric": metric, "method": method, "mean": mean, "low": mean - 0.01, "high": mean + 0.01}
+        for method, means in {"nacl (softmax)": (0.7, 0.2), "ce": (0.6, 0.1)}.items()
+        for metric, mean in zip(("dice", "nll"), means, strict=True)
+    ]
+)
 PICTURES = {
     "learning_curves": (
         lambda: plots.learning_curves(HISTORY),
@@ -37,6 +44,10 @@ PICTURES = {
     "curves": (
         lambda: plots.curves({"$K = 4$": {"nacl": ([1, 2, 3], [0.5, 0.9, np.nan])}}, r"weight $\lambda$", "gap"),
         ["gap against weight lambda", "K = 4: NACL from 0.5 at 1 to 0.9 at 2"],
+    ),
+    "trade": (
+        lambda: plots.trade(COMPARED, ("dice", "Dice"), ("nll", "NLL")),
+        ["Dice against NLL", "CE 0.600 and 0.100; NACL (softmax) 0.700 and 0.200"],
     ),
     "by_case": (
         lambda: plots.by_case(CASES, {"dice": "Dice"}),

@@ -135,6 +135,29 @@ def critical_difference_diagram(
     return described(figure, text)
 
 
+def trade(comparison: pd.DataFrame, x: tuple[str, str], y: tuple[str, str]) -> Figure:
+    """Two metrics against each other: a numbered mark a method at its means, with its interval along both axes.
+
+    Args:
+        comparison: what `nacl.tables.compare` gave for both metrics.
+        x, y: a metric and the label of its axis; let it say which end is the better one.
+    """
+    figure, (ax,) = panels(1, width=BOOK_WIDTH, height=4.2)
+    of_x, of_y = (comparison[comparison["metric"] == metric].set_index("method") for metric, _ in (x, y))
+    shown, handles = [], []
+    for number, (name, style) in enumerate(styles_of(of_x.index).items(), start=1):
+        across, up = of_x.loc[name], of_y.loc[name]
+        ax.plot([across["low"], across["high"]], [up["mean"]] * 2, color=style.colour, linewidth=0.8, alpha=0.6)
+        ax.plot([across["mean"]] * 2, [up["low"], up["high"]], color=style.colour, linewidth=0.8, alpha=0.6)
+        dots(ax, across["mean"], up["mean"], style, 40)
+        ax.annotate(str(number), (across["mean"], up["mean"]), xytext=(5, 5), textcoords="offset points")
+        handles.append(line_of(style._replace(label=f"{number}  {style.label}", line="")))
+        shown.append(f"{style.label} {across['mean']:.3f} and {up['mean']:.3f}")
+    ax.set(xlabel=x[1], ylabel=fill(y[1], 42))
+    legend(figure, handles)
+    return described(figure, f"{x[1]} against {y[1]}, with intervals. {'; '.join(shown)}.")
+
+
 def intervals(table: pd.DataFrame, label: str) -> Figure:
     """Differences of two methods with their intervals, a row each; a filled mark where significant.
 
