@@ -11,7 +11,7 @@ from nacl._checks import check_choice, expectation
 from nacl.ranks import holm
 from nacl.statistics import mean_interval, paired_difference, sign_flip_test
 
-NOT_SIGNIFICANT = "°"
+NOT_SIGNIFICANT, NOT_COMPARED = "°", "†"
 
 
 def scores_of(table: pd.DataFrame, metric: str) -> dict[str, NDArray[np.float64]]:
@@ -58,9 +58,9 @@ def compare(table: pd.DataFrame, metrics: Sequence[str], *, baseline: str = "ce"
         level: confidence of the intervals.
 
     Returns:
-        One row a metric and method: `metric`, `method`, `mean`, `low`, `high`, `patients`, `seeds`, `difference`,
-        `difference_low`, `difference_high`, `p_value`, `significant`. The baseline's own differences are NaN, and so is
-        all that fewer than two patients would have to tell.
+        One row a metric and method: `metric`, `method`, `baseline`, `mean`, `low`, `high`, `patients`, `seeds`,
+        `difference`, `difference_low`, `difference_high`, `p_value`, `significant`. The baseline's own differences are
+        NaN, and so is all that fewer than two patients would have to tell.
 
     Raises:
         ValueError: a column or a baseline that the table does not have, and as in `scores_of`.
@@ -142,7 +142,9 @@ def ablation_points(table: pd.DataFrame, field: str, metrics: Sequence[str], *, 
 def typeset(comparison: pd.DataFrame, *, digits: int = 3) -> pd.DataFrame:
     """The table of a page: a row a method, a column a metric, cells such as "0.852 [0.831, 0.872]".
 
-    A degree sign follows what does not differ significantly from the baseline; a dash stands where there is no score.
+    A degree sign follows what does not differ significantly from the baseline, a dagger what could not be compared with
+    it: fewer than two patients have both scores. What has no mark differs significantly, or is the baseline itself. A
+    dash stands where there is no score.
 
     Args:
         comparison: what `compare` gave.
@@ -157,18 +159,19 @@ def typeset(comparison: pd.DataFrame, *, digits: int = 3) -> pd.DataFrame:
         ce        1.5 [-0.6, 3.6]
         nacl    1.6 [-0.5, 3.7] °
     """
-    mark = comparison["difference"].notna() & ~comparison["significant"]
-    cells = [_cell(row, digits, same=same) for row, same in zip(comparison.itertuples(), mark, strict=True)]
+    cells = [_cell(row, digits) for row in comparison.itertuples()]
     wide = comparison.assign(cell=cells).pivot(index="method", columns="metric", values="cell")
     wide = wide.loc[comparison["method"].drop_duplicates(), comparison["metric"].drop_duplicates()]
     return wide.rename_axis(columns=None)
 
 
-def _cell(row: NamedTuple, digits: int, *, same: bool) -> str:
+def _cell(row: NamedTuple, digits: int) -> str:
     if np.isnan(row.mean):
         return "-"
     numbers = f"{row.mean:.{digits}f} [{row.low:.{digits}f}, {row.high:.{digits}f}]"
-    return f"{numbers} {NOT_SIGNIFICANT}" if same else numbers
+    if row.significant or row.method == row.baseline:
+        return numbers
+    return f"{numbers} {NOT_COMPARED if np.isnan(row.difference) else NOT_SIGNIFICANT}"
 
 
 def _compared(
@@ -177,7 +180,7 @@ def _compared(
     check_choice("baseline", baseline, scores)
     rows = []
     for method, own in scores.items():
-        row = {"metric": metric, "method": method} | _means(own, level)
+        row = {"metric": metric, "method": method, "baseline": baseline} | _means(own, level)
         if method != baseline:
             row |= _differences(own, scores[baseline], level)
         rows.append(row)

@@ -69,7 +69,7 @@ Markdown(text + ".")
 # ## The table
 #
 # Means over the patients (and seeds) with their 95% intervals ({doc}`10_comparing`). A degree sign marks what does not
-# differ significantly from cross-entropy. `ece_reference` and `cece_reference` are the papers' numbers (true foreground,
+# differ significantly from cross-entropy, a dagger what could not be compared with it; no mark, a significant difference. `ece_reference` and `cece_reference` are the papers' numbers (true foreground,
 # one case at a time); `ece_all` and `ece_predicted_border` look at predictions only. `kl_posterior`, where the truth is
 # known, is the mean divergence of the forecast from it: 0 is perfect.
 

@@ -158,7 +158,8 @@ plots.ablation_curves(
 # ## The numbers, with intervals
 #
 # Means over the patients (and seeds) with their 95% intervals. A degree sign marks what does not differ significantly
-# from cross-entropy, patient by patient, after Holm's correction for all rows of a column.
+# from cross-entropy, patient by patient, after Holm's correction for all rows of a column; a dagger marks what could not
+# be compared with it. All others without a mark differ significantly.
 
 # %%
 plain = table[table["post_hoc"] == "none"]

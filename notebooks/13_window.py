@@ -180,7 +180,8 @@ plots.ablation_rows(of_form, "prior", metrics, baseline=ce)
 # %% [markdown]
 # ## The numbers, with intervals
 #
-# A degree sign marks what does not differ significantly from NACL with a mean over 3 x 3 pixels.
+# A degree sign marks what does not differ significantly from NACL with a mean over 3 x 3 pixels, a dagger what could not be
+# compared with it. All others without a mark differ significantly.
 
 # %%
 plain = plain.assign(

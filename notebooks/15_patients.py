@@ -159,7 +159,8 @@ control.sort_index().round(3)
 # %% [markdown]
 # ## The numbers, with intervals
 #
-# A degree sign marks what does not differ significantly from cross-entropy on all patients.
+# A degree sign marks what does not differ significantly from cross-entropy on all patients, a dagger what could not be
+# compared with it. All others without a mark differ significantly.
 
 # %%
 named = plain.assign(

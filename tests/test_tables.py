@@ -109,6 +109,14 @@ def test_the_page_marks_what_is_no_difference():
     assert not page.loc["nacl", "score"].endswith("°")
 
 
+@pytest.mark.parametrize("patients", [1, 2])
+def test_the_page_tells_what_was_not_compared_from_what_differs(patients):
+    table = results(missing={("svls", p) for p in range(patients, PATIENTS)})
+    page = typeset(compare(table, ["score"]))["score"]
+    assert page["svls"].endswith(" †" if patients < 2 else " °")
+    assert page[["ce", "nacl"]].str.endswith("]").all(), "the baseline, and what differs from it, have no mark"
+
+
 def test_columns_that_are_missing_are_named():
     with pytest.raises(ValueError, match=r"`metric`.*'scores'"):
         compare(results(), ["scores"])
