@@ -3,7 +3,7 @@
 from importlib import import_module
 
 PROVEN = ("theorem-", "lemma-", "corollary-")
-STATED = "stated; its chapter computes it in a cell, or there is nothing to compute"
+NO_FUNCTION = "–"  # book/equations.md says what it means
 
 EQUATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "logit-gradient": ("cross-entropy's pull on the logits", ()),
@@ -36,6 +36,7 @@ EQUATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         "the phantom's true probabilities",
         ("nacl.data.phantom.generate", "nacl.data.load.load_dataset"),
     ),
+    "independent-pixels": ("how many of N differences are independent", ()),
     "brain-label": ("a label drawn with smooth errors", ("nacl.data.brain.draw_labels",)),
     "brain-exact": ("its probabilities are the template's", ("nacl.data.brain.draw_labels",)),
     "brain-agreement": ("the Dice score of two annotators", ()),
@@ -103,7 +104,7 @@ def equations_list() -> str:
     for label, (says, names) in EQUATIONS.items():
         role = "prf:ref" if label.startswith(PROVEN) else "eq"
         functions = ", ".join(f"{{py:obj}}`{short(name)} <{name}>`" for name in names)
-        rows.append(f"| {{{role}}}`{label}` | {says} | {functions or STATED} |")
+        rows.append(f"| {{{role}}}`{label}` | {says} | {functions or NO_FUNCTION} |")
     return "\n".join(rows) + "\n"
 
 
