@@ -14,7 +14,7 @@
 # %% [markdown]
 # # What would a perfect network say?
 #
-# **You need** probabilities and the normal distribution. **Run time**: under a minute on two cores.
+# **You need** probabilities and the normal distribution. **Run time**: about a minute.
 #
 # **Claim.** On real images nobody knows how sure a network *should* be at a pixel. So we make images for which we do
 # know: a cardiac phantom whose labels are *drawn* from probabilities that we keep. On it, a calibration error has a
@@ -97,30 +97,48 @@ plots.outlines(case.image[0, 2], annotators, CLASS_NAMES)
 # ## Are the labels really drawn from the posterior?
 #
 # Draw many annotators and count. If the formula is right, the share of each label at each pixel is its probability,
-# up to the error of counting, $\sqrt{p (1 - p) / n}$.
+# up to the error of counting, $\sqrt{p (1 - p) / n}$. In units of it the differences have a mean square of 1, on average
+# over all ways the annotators could have drawn. How far may it be from 1 by chance?
+#
+# That depends on how many of the differences are independent, and few are: an annotator errs the same way along a
+# stretch of border, and the probabilities of one pixel sum to 1. Let $d_a$ be annotator $a$'s label less its probability,
+# over $\sqrt{p (1 - p)}$, at all $N$ ambiguous probabilities. The $d_a$ have mean 0 and correlations $R$, and two
+# annotators are independent, so $\mathbb E\,(d_a \cdot d_b)^2 = \sum_{ij} R_{ij}^2$. It would be $N$ if all were
+# independent; so they count as
+#
+# ```{math}
+# :label: independent-pixels
+# N_\text{eff} = \frac{N^2}{\mathbb E\,(d_a \cdot d_b)^2} ,
+# ```
+#
+# and the mean square varies by about $\sqrt{2 / N_\text{eff}}$.
 
 # %%
-posterior = case.posterior[:, 2:3].astype(float)
-counts = sum(
-    np.arange(4)[:, None, None, None] == draw_labels(posterior, rng)
-    for _ in range(draws)
-)
-share = counts / draws
+posterior = case.posterior.astype(float)
 ambiguous = (posterior > 0.05) & (posterior < 0.95)
-z = (share - posterior)[ambiguous] / np.sqrt(
-    posterior * (1 - posterior) / draws
-)[ambiguous]
-rms = np.sqrt((z**2).mean())
+p = posterior[ambiguous]
+classes = np.arange(4)[:, None, None, None]
+labels = [
+    (classes == draw_labels(posterior, rng))[ambiguous]
+    for _ in range(draws)
+]
+d = (np.array(labels) - p) / np.sqrt(p * (1 - p))
+
+# %%
+mean_square = draws * (d.mean(axis=0) ** 2).mean()
+products = (d @ d.T)[np.triu_indices(draws, 1)]
+independent = len(p) ** 2 / (products**2).mean()
+error = np.sqrt(2 / independent)
 Markdown(
-    f"Over {ambiguous.sum()} ambiguous probabilities and {draws} annotators, the differences in units of their expected "
-    f"error have a root mean square of {rms:.2f} (expected: 1)."
+    f"{len(p)} ambiguous probabilities, which count as {independent:.0f} independent ones, and {draws} annotators: the mean square "
+    f"is {mean_square:.2f}, where 1 ± {error:.2f} is expected."
 )
 
 # %% [markdown]
 # ## Now score the truth itself
 #
 # Give the true probabilities to the metric as if a network had said them; the labels are drawn from them. Once one
-# annotator labels the test patients, once ten annotators do.
+# annotator labels the test patients, once thirty do.
 
 # %%
 regions = (
@@ -129,12 +147,13 @@ regions = (
     "predicted_border",
     "true_foreground",
 )
+many = 30
 metrics = {
-    (n, r): CalibrationError(region=r) for n in (1, 10) for r in regions
+    (n, r): CalibrationError(region=r) for n in (1, many) for r in regions
 }
 for case in load_dataset("phantom", size=size).split("test"):
     probs = torch.from_numpy(case.posterior).movedim(0, 1)
-    for i in range(10):
+    for i in range(many):
         label = torch.from_numpy(
             draw_labels(case.posterior.astype(float), rng)
         )
@@ -148,22 +167,58 @@ errors = pd.Series(
 ).unstack()
 errors[list(regions)].rename_axis("annotators").style.format("{:.4f}")
 
+# %% [markdown]
+# How much of that is chance? Here we can say it without any annotator. Over a region that looks at images and predictions
+# only, the expected accuracy of every pixel is its confidence, so the gap of each bin is 0. Over the true foreground a pixel
+# is kept with the chance $1 - p_\text{background}$, and is right with the chance of its largest probability, but only
+# if that is not the background's. The sums over a bin give its gap with infinitely many annotators.
+
 # %%
-bins = {
-    n: bins_table({r: metrics[n, r].bins for r in regions}) for n in (1, 10)
-}
-named = {"1 annotator": bins[1], "10 annotators": bins[10]}
-titles = {"predicted_border": "predicted border"}
-titles["true_foreground"] = "true foreground"
-plots.reliability_diagram(named, titles)
+test = load_dataset("phantom", size=size).split("test")
+truth = np.concatenate([c.posterior.reshape(4, -1) for c in test], axis=1)
+kept, sure = 1 - truth[0].astype(float), truth.max(axis=0).astype(float)
+right = np.where(truth.argmax(axis=0) > 0, sure, 0)
+sums = {"count": kept, "confidence": kept * sure, "accuracy": right}
+bin_of = np.ceil(15 * sure).astype(int) - 1
+exact = pd.DataFrame(sums).groupby(bin_of).sum()
+limit = (exact["accuracy"] - exact["confidence"]).abs().sum()
+limit /= exact["count"].sum()
+
+# %%
+names = {"predicted_border": "predicted border"}
+names["true_foreground"] = "true foreground"
+gaps = {title: {} for title in names.values()}
+for (n, region), metric in metrics.items():
+    if region in names:
+        table = bins_table({region: metric.bins})
+        table = table[table["count"] > 0.01 * table["count"].sum()]
+        confidence = table["confidence_sum"] / table["count"]
+        gap = table["correct_sum"] / table["count"] - confidence
+        who = "1 annotator" if n == 1 else f"{n} annotators"
+        gaps[names[region]][who] = confidence, gap
+
+# %%
+exact = exact[exact["count"] > 0.01 * exact["count"].sum()]
+confidence = exact["confidence"] / exact["count"]
+gap = exact["accuracy"] / exact["count"] - confidence
+every = "infinitely many annotators"
+gaps["predicted border"][every] = confidence, 0 * confidence
+gaps["true foreground"][every] = confidence, gap
+plots.curves(gaps, "confidence", "accuracy less confidence")
 
 # %% tags=["hide-input"]
+border = errors["predicted_border"]
+largest = max(
+    abs(g).max() for group in gaps.values() for _, g in group.values()
+)
 Markdown(
-    f"**What we saw.** With one annotator even the truth scores {errors.loc[1, 'predicted_border']:.4f} round the "
-    "predicted border: chance, since one annotator errs the same way along a whole stretch of border. With ten it "
-    f"falls to {errors.loc[10, 'predicted_border']:.4f}. Over the true foreground it goes from "
-    f"{errors.loc[1, 'true_foreground']:.4f} to {errors.loc[10, 'true_foreground']:.4f}: what is left there is no "
-    "chance, and more annotators do not remove it. (Over all pixels every number is small, because most are easy.)"
+    f"**What we saw.** With one annotator even the truth scores {border[1]:.4f} round the predicted border. That is chance, "
+    f"since one annotator errs the same way along a whole stretch of border: with {many} it is {border[many]:.4f}, and with "
+    f"infinitely many 0. Over the true foreground it is {errors.loc[1, 'true_foreground']:.4f}, then "
+    f"{errors.loc[many, 'true_foreground']:.4f}, and with infinitely many {limit:.4f}: this is no chance, and more annotators do "
+    f"not remove it. None of this is large. No gap in the picture is above {largest:.3f}, so that on a reliability diagram, where "
+    "accuracy goes from 0 to 1, every line would lie on the diagonal. (Left out of the picture are bins with less than 1% of "
+    "their region's pixels. Over all pixels every number is small, because most are easy.)"
 )
 
 # %% [markdown]
@@ -206,7 +261,9 @@ Markdown(
 
 # %% tags=["hide-cell"]
 assert np.abs(posterior.sum(axis=0) - 1).max() < 1e-6
-assert 0.6 < rms < 1.4
-border, truth = errors["predicted_border"], errors["true_foreground"]
-assert border[10] < 0.6 * border[1]
-assert truth[10] > 1.5 * border[10]
+assert independent < len(p) / 4
+assert abs(mean_square - 1) < 4 * error
+assert border[many] < 0.7 * border[1]
+assert errors.loc[many, "true_foreground"] > 1.5 * border[many]
+assert abs(errors.loc[many, "true_foreground"] - limit) < 0.003
+assert (gap < 0).all()
