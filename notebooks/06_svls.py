@@ -95,7 +95,8 @@ index = pd.MultiIndex.from_tuples(together, names=["k", "sigma"])
 pd.DataFrame(together.values(), index, ["centre", "neighbours together"])
 
 # %% [markdown]
-# See it on one slice: the share of left ventricle among the neighbours, and the label that SVLS makes of it.
+# See it on one slice, close up: the share of the last class, in the phantom the left ventricle, among the neighbours, and
+# the label that SVLS makes of it.
 
 # %%
 dataset = load_dataset(data, size=size)
@@ -110,7 +111,9 @@ label = neighbour_prior(
 # %%
 panels = {"label y": target[0] == last, "neighbours τ": tau[0, last]}
 plots.maps(
-    {**panels, "SVLS (y + τ) / 2": label[0, last]}, label="left ventricle"
+    {**panels, "SVLS (y + τ) / 2": label[0, last]},
+    label=f"share of {dataset.class_names[last]}",
+    around=target[0] == last,
 )
 
 # %% [markdown]
@@ -167,7 +170,13 @@ logits = 3 * torch.randn(1, classes, *target.shape[1:], dtype=torch.float64)
 split = svls_split(logits, target)
 loss = svls_loss(logits, target, reduction="none")
 difference = (split.loss - loss).abs().max().item()
-difference
+pd.Series(
+    {
+        "the loss itself, on average": loss.mean().item(),
+        "largest difference of the split": difference,
+    },
+    name="pixel by pixel",
+).to_frame()
 
 # %% [markdown]
 # ## From a constraint to a penalty, and back
@@ -256,7 +265,7 @@ at_minimum = minimum.log().requires_grad_()
 (slope,) = torch.autograd.grad(svls_loss(at_minimum, tiny), at_minimum)
 pd.Series(
     {
-        "share of the own class at pixel 1": minimum[0, 1, 0].item(),
+        "share of the own class at pixel 1": minimum[0, 1, 0, 1].item(),
         "steepest slope": slope.abs().max().item(),
     },
     name="at the minimum",
@@ -310,7 +319,12 @@ softening = {}
 for k in (3, 7, 15):
     window = {"kernel_size": k, "sigma": k / 3}
     softening[f"k = {k}"] = svls_softening(target, classes, **window)[0]
-plots.maps(softening, label="taken from the own label", limits=(0, 0.5))
+plots.maps(
+    softening,
+    label="taken from the own label",
+    limits=(0, 0.5),
+    around=target[0] > 0,
+)
 
 # %% [markdown]
 # **Move it.** Widen the window from $k = 3$ to 15, and $\sigma$ with it. How wide must it be before the pixel in the
@@ -370,6 +384,7 @@ plots.maps(
         "true probability": phantom.posterior[3, 2],
     },
     label="left ventricle",
+    around=drawn[0] == 3,
 )
 
 # %% [markdown]

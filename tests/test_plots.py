@@ -221,6 +221,24 @@ def test_maps_share_limits_and_one_colour_bar():
     assert bar.get_ylabel() == "confidence"
 
 
+def test_maps_show_the_surroundings_of_a_mask_and_nothing_is_white():
+    image = np.arange(40.0 * 50).reshape(40, 50) / 2000
+    mask = np.zeros((40, 50), bool)
+    mask[20:24, 3:13] = True
+    shown = plots.maps({"a": image}, label="share", around=mask).axes[0].images[0]
+    np.testing.assert_array_equal(shown.get_array(), image[11:33, :19])  # 5 and a margin of 6 round (22, 8)
+    assert min(shown.cmap(0.0)[:3]) > 0.95
+    whole = plots.maps({"a": image}, label="share", around=0 * image).axes[0].images[0]
+    np.testing.assert_array_equal(whole.get_array(), image)
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (3, 3), (4, 2), (6, 3), (10, 4)])
+def test_few_columns_keep_panels_large_on_a_phone(count, columns):
+    figure = plots.maps({str(k): np.eye(8) for k in range(count)}, label="p")
+    figure.draw_without_rendering()
+    assert len({round(ax.get_position().x0, 3) for ax in figure.axes[:count]}) == columns
+
+
 NAMES = ["other", "nacl", "ce + temperature", "ce", "ce + temperature", "other", "ce", "other"]
 VALUES = [0.9, 0.5, 0.8, 0.6, 0.7, 0.1, np.nan, 0.2]
 

@@ -71,8 +71,15 @@ def _with_further(known: Mapping[str, str], names: Sequence[str], pool: Sequence
     return found | dict(zip([name for name in names if name not in known], cycle(free), strict=False))
 
 
-def panels(count: int, *, width: float, height: float, columns: int = 4, **options: bool) -> tuple[Picture, NDArray]:
-    """A figure of `count` Axes of that size in inches, closed for pyplot, so that a notebook shows it only once."""
+def panels(
+    count: int, *, width: float, height: float, columns: int | None = None, **options: bool
+) -> tuple[Picture, NDArray]:
+    """A figure of `count` Axes of that size in inches, closed for pyplot, so that a notebook shows it only once.
+
+    Two columns for four panels, else three up to nine, and four beyond, unless `columns` says otherwise: a picture is
+    as wide as a phone there, and each column makes its panels and letters smaller.
+    """
+    columns = columns or {4: 2}.get(count, 3 if count <= 9 else 4)
     columns, rows = min(count, columns), -(-count // columns)
     size = (min(columns * width, BOOK_WIDTH), rows * height)
     grid = {"layout": "constrained", "squeeze": False, "subplot_kw": {"anchor": "N"}}  # "N": room for long titles

@@ -45,20 +45,42 @@ def _class_handles(class_names: Sequence[str]) -> list[plt.Artist]:
     return [plt.Line2D([], [], color=colour, label=name) for name, colour in coloured]
 
 
-def maps(images: Mapping[str, ArrayLike], *, label: str, limits: tuple[float, float] = (0, 1)) -> Figure:
+def maps(
+    images: Mapping[str, ArrayLike],
+    *,
+    label: str,
+    limits: tuple[float, float] = (0, 1),
+    around: ArrayLike | None = None,
+) -> Figure:
     """Pictures of one quantity side by side, with one colour bar.
 
     Args:
         images: for each title, an array (H, W).
         label: of the colour bar.
-        limits: values of its ends.
+        limits: values of its ends. Where the lower is 0, nothing is as white as paper.
+        around: a mask (H, W); only its surroundings are shown, so that what is small is seen.
     """
-    figure, axes = panels(len(images), width=2.5, height=2.2)
+    figure, axes = panels(len(images), width=2.5, height=2.4)
+    near = (slice(None), slice(None)) if around is None else _near(np.asarray(around))
+    look = {"cmap": "cividis" if limits[0] else "Blues", "vmin": limits[0], "vmax": limits[1]}
     for ax, (title, image) in zip(axes, images.items(), strict=True):
-        shown = _show(ax, image, title, cmap="cividis", vmin=limits[0], vmax=limits[1])
-    figure.colorbar(shown, ax=axes, label=label, shrink=0.8, panchor=False)
+        shown = _show(ax, np.asarray(image)[near], title, **look)
+        ax.set(xticks=[], yticks=[])
+        ax.axis("on")
+        ax.spines[:].set_color("#BBBBBB")
+    figure.colorbar(shown, ax=axes, label=label, shrink=0.8, aspect=30, panchor=False)
     ranges = "; ".join(f"{title} {span(image)}" for title, image in images.items())
     return described(figure, f"Maps of {label} on one scale {span(limits)}: {ranges}.")
+
+
+def _near(mask: NDArray) -> tuple[slice, slice]:
+    """The square round a mask, with a margin, as far as the picture goes; all of it where the mask is empty."""
+    places = np.argwhere(mask)
+    if not len(places):
+        return slice(None), slice(None)
+    low, high = places.min(axis=0), places.max(axis=0) + 1
+    middle, half = (low + high) // 2, (high - low).max() // 2 + 6
+    return tuple(slice(max(0, m - half), m + half) for m in middle)
 
 
 def contact_sheet(
