@@ -97,6 +97,20 @@ def size_of(grid: str) -> int:
     return sum(math.prod(map(len, part.values())) for part in GRIDS[grid])
 
 
+def grid_rows(*grids: str) -> list[dict[str, object]]:
+    """Grids as the rows of a table, one a part: its name, the values that it varies, and its runs for one seed.
+
+    >>> grid_rows("kernel-size")
+    [{'grid': 'kernel-size', 'loss': 'svls, nacl', 'kernel_size': '3, 5, 7, 9', 'runs': 8}]
+    """
+    rows = []
+    for grid in grids:
+        for part in GRIDS[grid]:
+            values = {field: ", ".join(map(str, of_field)) for field, of_field in part.items()}
+            rows.append({"grid": grid, **values, "runs": math.prod(map(len, part.values()))})
+    return rows
+
+
 def plan(
     grid: str, *, profile: str = "quick", data: str = "phantom", seeds: Sequence[int] = (0,), **fixed: object
 ) -> list[Run]:

@@ -77,7 +77,16 @@ live = logits.clone().requires_grad_()
 loss = F.cross_entropy(live, own, reduction="sum")
 (slope,) = torch.autograd.grad(loss, live)
 formula = logits.softmax(dim=1) - F.one_hot(own, 4)
-(slope - formula).abs().max().item(), slope.abs().min().item()
+pd.Series(
+    {
+        "largest difference from s - y": (slope - formula)
+        .abs()
+        .max()
+        .item(),
+        "smallest gradient": slope.abs().min().item(),
+    },
+    name="autograd",
+).to_frame()
 
 # %% [markdown]
 # How fast does it go? *Gradient flow* is gradient descent in steps so small that only their sum counts:
@@ -219,10 +228,16 @@ train, new = truth.split([pixels, new_pixels])
 labels, each = train.multinomial(1)[:, 0], torch.arange(pixels)
 agreement = train[each, labels].mean().item()
 unlucky = (train.argmax(dim=1) != labels).double().mean().item()
-agreement, unlucky
+pd.Series(
+    {
+        "a second annotator agrees, a": agreement,
+        "not the likelier class": unlucky,
+    },
+    name="share of the training labels",
+).to_frame()
 
 # %% [markdown]
-# The first number is $a = \frac1n \sum_i p_{i, y_i}$, the share of the labels on which a second annotator would agree. The
+# The first row is $a = \frac1n \sum_i p_{i, y_i}$, the share of the labels on which a second annotator would agree. The
 # second is the share of training labels that are not even the likelier class.
 #
 # Begin with pure memory: each training pixel has logits of its own, which share nothing.
@@ -262,7 +277,13 @@ best = second.argmin()
 confidence = free[best].softmax(dim=1).amax(dim=1).mean().item()
 star = torch.tensor(agreement).logit() + np.log(classes - 1)
 stop = fitting_time(star, classes).item()
-{"found": (own_time[best].item(), confidence), "t*, a": (stop, agreement)}
+pd.DataFrame(
+    {
+        "time": [own_time[best].item(), stop],
+        "confidence": [confidence, agreement],
+    },
+    ["found", "by theory: t*, a"],
+)
 
 # %% [markdown]
 # ## Networks
@@ -343,7 +364,15 @@ error_own = slope_own - many_features[:pixels].T @ residual / pixels
 chance = F.cross_entropy(logits[pixels:], new, reduction="sum")
 (slope_new,) = torch.autograd.grad(chance, logits)
 error_new = slope_new[pixels:] - (logits[pixels:].softmax(dim=1) - new)
-error_own.abs().max().item(), error_new.abs().max().item()
+pd.Series(
+    {
+        "gradient of the weights, training pixels": error_own.abs()
+        .max()
+        .item(),
+        "gradient of the logits, new pixels": error_new.abs().max().item(),
+    },
+    name="largest difference from the formula",
+).to_frame()
 
 # %%
 logits = logits.detach()
@@ -352,11 +381,19 @@ rival = unit.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
 margin = (unit[each, labels] - rival).min()
 bound = (classes - 1) / time + time.log() ** 2 / (2 * margin**2 * time)
 own_loss = -own["many weights"].mean(dim=1)
-margin.item(), (own_loss / bound)[1:].max().item(), bound[-1].item()
+pd.Series(
+    {
+        "margin": margin.item(),
+        "largest ratio of the loss to its bound": (own_loss / bound)[1:]
+        .max()
+        .item(),
+        "bound at the end": bound[-1].item(),
+    },
+    name="many weights",
+).to_frame()
 
 # %% [markdown]
-# It is, with much room: the second number is the largest ratio of the loss to its bound, the third the bound at the end.
-# The bound knows the margin of these data and nothing else, and says little at such times. The theorem is about the limit.
+# It is, with much room. The bound knows the margin of these data and nothing else, and says little at such times. The theorem is about the limit.
 #
 # And what became of the labels that were drawn by chance? Sort the training pixels by the true probability of the label
 # that they happened to get, and ask what the networks give to it.

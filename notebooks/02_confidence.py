@@ -271,7 +271,7 @@ Markdown(
 # %%
 scaling = TemperatureScaling().fit([(logits["bold"][:1], labels[:1])])
 temperature = scaling.state()["temperature"]
-temperature
+pd.Series({"temperature": temperature}, name="bold").to_frame()
 
 # %% [markdown]
 # What does a temperature do to each number? Walk past the best one. The last two columns need no bins. *CORP*

@@ -95,7 +95,8 @@ plots.outlines(case.image[0, middle], shown, CLASS_NAMES)
 p = np.array([0.1, 0.2, 0.4, 0.3])
 thresholds = p.cumsum()[:3]
 phi = np.array([0.05, 0.25, 0.69, 0.71])
-(phi[:, None] >= thresholds).sum(axis=1)
+label = (phi[:, None] >= thresholds).sum(axis=1)
+pd.DataFrame({"Φ(u)": phi, "label": [CLASS_NAMES[k] for k in label]})
 
 # %% [markdown]
 # Now all voxels of the slice. Count the labels of many annotators: each share must be its probability, up to the error of

@@ -121,7 +121,11 @@ by_hand = middle.logsumexp(0) - middle[0] + c * (middle - tau).abs().sum()
 options = {"penalty_weight": penalty_weight}
 losses = nacl_loss(logits, window, **options, reduction="none")
 by_code = losses[0, 1, 1]
-tau, by_hand, by_code
+pd.DataFrame(
+    [[*tau.tolist(), by_hand.item(), by_code.item()]],
+    ["the pixel in the middle"],
+    [*(f"share {k}" for k in range(classes)), "loss by hand", "by code"],
+).style.format("{:.4f}")
 
 # %% [markdown]
 # ## The pull on a logit, and why logits
@@ -348,10 +352,17 @@ gap = (objective - floor).abs().max().item()
 a = (-at.logsumexp(1, keepdim=True)).exp()
 clipped = (a * share.exp()).clamp(q - c, q + c)
 misfit = (clipped - p).abs().max().item()
-outside, gap, misfit
+pd.Series(
+    {
+        "outside the box by": outside,
+        "floor and loss apart by": gap,
+        "away from the closed form by": misfit,
+    },
+    name="at most",
+).to_frame()
 
 # %% [markdown]
-# The third number is how far $p^*$ is from {eq}`nacl-clip`. With L2 the floor loses the spring:
+# The last row is how far $p^*$ is from {eq}`nacl-clip`. With L2 the floor loses the spring:
 
 # %%
 p = nacl_minimum(q, share, penalty="l2", **options)
@@ -361,7 +372,7 @@ objective += c * ((at - share) ** 2).sum(1)
 floor = ((p - q) * share).sum(1) + torch.special.entr(p).sum(1)
 floor -= ((p - q) ** 2).sum(1) / (4 * c)
 gap_l2 = (objective - floor).abs().max().item()
-gap_l2
+pd.Series({"floor and loss apart by": gap_l2}, name="at most").to_frame()
 
 # %% [markdown]
 # ## How sure may a pixel be?

@@ -133,7 +133,9 @@ each = {"reduction": "none"}
 smoothed = label_smoothing_loss(logits, label, smoothing=0.1, **each)
 linear = mbls_loss(logits, label, margin=0.0, penalty_weight=0.1, **each)
 linear_error = (smoothed - (linear - 0.1 * behind)).abs().max().item()
-linear_error
+pd.Series(
+    {"largest difference": linear_error}, name="LS and its penalty"
+).to_frame()
 
 # %% [markdown]
 # The gradient of a cross-entropy is prediction minus label, and 0 at

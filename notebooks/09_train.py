@@ -73,7 +73,7 @@ from nacl.runs import Run
 
 # %%
 run = Run.from_parameters(globals())
-run.values()
+pd.Series(run.values(), name="value").astype(str).to_frame()
 
 # %% [markdown]
 # ## Training

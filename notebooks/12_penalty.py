@@ -33,7 +33,7 @@ import pandas as pd
 from IPython.display import Markdown
 from nacl import plots
 from nacl.experiments import train_run
-from nacl.grids import GRIDS, plan, profile_note, size_of
+from nacl.grids import grid_rows, plan, profile_note, size_of
 from nacl.parameters import check_parameters
 from nacl.results import results_table
 from nacl.tables import ablation_points, compare, typeset, with_confidence
@@ -53,10 +53,7 @@ check_parameters(globals())
 
 # %%
 grids = ["penalty-weight", "margin"]
-{name: GRIDS[name] for name in grids}
-
-# %%
-{name: size_of(name) for name in grids}
+pd.DataFrame(grid_rows(*grids)).fillna("").style.hide(axis="index")
 
 # %% [markdown]
 # What is missing is trained here, one run after the other. With real data, make the runs beforehand, several at a time

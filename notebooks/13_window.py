@@ -37,7 +37,7 @@ from IPython.display import Markdown
 from nacl import explorer, neighbour_prior, plots
 from nacl.data.load import PROJECT_ROOT
 from nacl.experiments import train_run
-from nacl.grids import GRIDS, plan, profile_note, size_of
+from nacl.grids import GRIDS, grid_rows, plan, profile_note, size_of
 from nacl.parameters import check_parameters
 from nacl.results import results_table
 from nacl.tables import ablation_points, compare, typeset, with_confidence
@@ -57,10 +57,7 @@ check_parameters(globals())
 
 # %%
 grids = ["kernel-size", "prior"]
-{name: GRIDS[name] for name in grids}
-
-# %%
-{name: size_of(name) for name in grids}
+pd.DataFrame(grid_rows(*grids)).fillna("").style.hide(axis="index")
 
 # %% [markdown]
 # What is missing is trained here. With real data, make the runs beforehand; this notebook then only reads them.

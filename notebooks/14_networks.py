@@ -33,7 +33,7 @@ import pandas as pd
 from IPython.display import Markdown
 from nacl import plots
 from nacl.experiments import train_run
-from nacl.grids import GRIDS, plan, profile_note, size_of
+from nacl.grids import GRIDS, grid_rows, plan, profile_note, size_of
 from nacl.parameters import check_parameters
 from nacl.ranks import holm
 from nacl.results import results_table
@@ -51,7 +51,7 @@ check_parameters(globals())
 
 # %%
 grid = "model"
-GRIDS[grid], size_of(grid)
+pd.DataFrame(grid_rows(grid)).fillna("").style.hide(axis="index")
 
 # %% [markdown]
 # What is missing is trained here. With real data, make the runs beforehand; this notebook then only reads them. A network

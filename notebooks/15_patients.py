@@ -34,7 +34,7 @@ from IPython.display import Markdown
 from nacl import plots
 from nacl.data.splits import share_of
 from nacl.experiments import train_run
-from nacl.grids import GRIDS, plan, profile_note, size_of
+from nacl.grids import GRIDS, grid_rows, plan, profile_note, size_of
 from nacl.parameters import check_parameters
 from nacl.ranks import holm
 from nacl.results import results_table
@@ -52,7 +52,7 @@ check_parameters(globals())
 
 # %%
 grid = "share"
-GRIDS[grid], size_of(grid)
+pd.DataFrame(grid_rows(grid)).fillna("").style.hide(axis="index")
 
 # %% [markdown]
 # A share counts patients, not slices, and a smaller share lies within a larger one of the same seed. Validation and test

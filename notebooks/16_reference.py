@@ -241,7 +241,9 @@ loss = nacl_loss(logits, unsure, ignore_index=255)
 changed = logits.detach().clone()
 changed[..., 2] = 99
 same = nacl_loss(changed, unsure, ignore_index=255)
-slope[0, 0, 0].tolist(), (same - loss).item()
+columns = [f"label {k}" for k in unsure.flatten().tolist()]
+gradient = pd.DataFrame(slope[:, 0, 0].tolist(), ["gradient"], columns)
+gradient.assign(**{"change of the loss": (same - loss).item()})
 
 # %% [markdown]
 # ```{exercise}
@@ -473,7 +475,12 @@ for _ in range(32):
     count.index_add_(0, place, torch.ones(2**20))
     confidence.index_add_(0, place, torch.full((2**20,), 0.9))
 float32_error = (confidence / count - 1).abs().item()  # all right
-count.item(), confidence.item(), float32_error
+counted = {
+    "pixels": count.item(),
+    "sum of confidences": confidence.item(),
+    "error": float32_error,
+}
+pd.Series(counted, name="in float32").to_frame().style.format("{:,.1f}")
 
 # %%
 exact = CalibrationError()
@@ -481,7 +488,8 @@ nine = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1).expand(1, 2, 1024, 1024)
 right = torch.zeros(1, 1024, 1024, dtype=torch.uint8)
 for _ in range(32):
     exact.update(nine, right)
-exact.bins.total.item(), exact.compute()
+counted = {"pixels": exact.bins.total.item(), "error": exact.compute()}
+pd.Series(counted, name="by nacl").to_frame().style.format("{:,.1f}")
 
 # %% [markdown]
 # ```{exercise}
