@@ -21,9 +21,10 @@
 # what a number means. In more than a dozen places that code does something other than the papers' formulas, or than a
 # user would expect. Nearly every one can be seen on a few pixels.
 #
-# The code is the repository *Bala93/MarginLoss* on GitHub, seen in November 2026; it may have changed since. It has
-# no licence, so not a line of it is used here: the text says what it does, and the cells show the effect with options
-# of this package that do the same. That authors publish their code is why it can be examined at all; most of what
+# The code is the repository *Bala93/MarginLoss* on GitHub. It has no licence, so not a line of it is used here, and there
+# is no copy of it: it was read for its facts, in November 2026. **Which commit that was, was not recorded**, so what
+# the text says of the code cannot be checked here, and another version may differ. What can be checked is the rest: the
+# cells do not run the reference, they show each effect with an option of this package that does the same, as we read it. That authors publish their code is why it can be examined at all; most of what
 # follows is the kind of slip that tests find. Wherever possible an option gives the papers' numbers, so
 # that old results can be compared with new ones.
 
@@ -221,9 +222,10 @@ svls.style.format("{:.1%}")
 #
 # ```{solution} exercise-reference-kernel
 # :class: dropdown
-# It hard-codes the size 3 where the loss makes its window, so the parameter has no effect. (The function that builds
-# the window would not be right for another size either: it looks for the centre at the index [1, 1], where only a
-# $3 \times 3$ window has it.) A parameter that is accepted and not used raises nothing. A test that two sizes give two
+# Two things, as we read it. The loss hard-codes the size 3 where it makes its window, so the parameter has no effect. And
+# the function that builds the window would not be right for another size either: it takes the centre's weight from the
+# index [1, 1], where only a $3 \times 3$ window has its centre. So at $k = 3$ that code and the definition agree, and a
+# run that asks for another size is a run at 3. A parameter that is accepted and not used raises nothing. A test that two sizes give two
 # losses would have shown it. Here the weights follow their definition for every odd size (`nacl.theory.svls_weights`),
 # and an even one is refused. (MONAI 1.6.1 has a relative of this: its gaussian prior ignores `kernel_size`.)
 # ```
@@ -348,8 +350,10 @@ pd.Series(ece).to_frame("ECE").style.format("{:.3f}")
 # :class: dropdown
 # Every pixel is called background with a confidence of 0.7. Among the pixels that *are* organ, that is right at none:
 # accuracy 0, gap 0.7. Pixels were chosen by the answer, and the forecast cannot know the answer. {doc}`03_traps` has the formula, and a
-# liar who wins. In the reference the error is taken per patient with 15 bins, and then averaged. Here
-# `region="true_foreground"` and `aggregation="cases"` give that number; beside it stand regions that a forecast can know:
+# liar who wins. In the reference the error is taken over each volume by itself, with 15 bins, and these errors
+# are averaged; the pixels of all patients are never in one bin. Here `region="true_foreground"` and
+# `aggregation="cases"` give that number. (A case is one volume. Where a patient has two, as in ACDC, we did not note
+# whether the reference takes them apart, as we do.) Beside it stand regions that a forecast can know:
 # `"all"`, `"predicted_foreground"`, `"predicted_border"`.
 # ```
 #
@@ -571,7 +575,7 @@ Markdown(
 # Adam with a rate of $10^{-3}$, ten times less after 50 of 100 epochs, seed 1, no augmentation. There are no tests,
 # splits or preprocessing in the repository, so its published numbers cannot be had again from it alone.
 #
-# **Where it fails.** We read the code and ran small examples. How much each point moved a published number we cannot
+# **Where it fails.** We read the code, at a commit that we did not note, and ran small examples of our own. How much each point moved a published number we cannot
 # say: that would take the authors' splits and networks. Some may have moved nothing. Nor is this package free of
 # error; its tests say what was looked for.
 #
