@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 
 from execute import PageError, execute_pages, page_parameters
 from links import BRANCH, FOLDER, commit_of, github_repository, write_colab
@@ -18,11 +19,13 @@ from nacl._parallel import available_cores
 from nacl.data import resolve_data
 from nacl.data.load import PROJECT_ROOT as ROOT
 from nacl.grids import PROFILES, plan
+from nacl.runs import Run
 from nacl.sweep import Outcome, sweep
 
 STAGE = ROOT / "build" / "book"
 OUT = ROOT / "build" / "out"
 HTML = ROOT / "_build" / "html"
+ABLATIONS = ("penalty-weight", "margin", "kernel-size", "prior", "model", "share")  # of the chapters 12 to 15
 
 
 def main() -> int:
@@ -37,13 +40,16 @@ def main() -> int:
     # as seen from the root, so that no page shows where this checkout lies
     data = source if isinstance(source, str) else os.path.relpath(source, ROOT)
     runs = plan("main", profile=options.profile, data=data)
-    print(f"[1/4] Runs: {len(runs)} of the grid 'main', profile '{options.profile}', data {data}", flush=True)
-    outcomes = sweep(runs, jobs=options.jobs or max(1, min(3, available_cores() // 2)), retry_failed=True)
+    ablations = ablation_runs(options.profile, data)
+    grids = f"grid 'main' and {len({*ablations} - {*runs})} of ablations" if ablations else "grid 'main'"
+    print(f"[1/4] Runs: {len(runs)} of the {grids}, profile '{options.profile}', data {data}", flush=True)
+    jobs = options.jobs or max(1, min(3, available_cores() // 2))
+    outcomes = sweep([*runs, *ablations], jobs=jobs, retry_failed=True)
     if any(outcome.error for outcome in outcomes):
         return failed("\n".join(told(outcome) for outcome in outcomes if outcome.error))
 
     print("[2/4] Pages: the notebooks, executed by papermill", flush=True)
-    results = [(outcome.folder / "run.json").read_text() for outcome in outcomes]
+    results = [(outcome.folder / "run.json").read_text() for outcome in outcomes[: len(runs)]]
     parameters = page_parameters(runs[-1], data, options.profile)
     try:
         pages = execute_pages(parameters, data, results, jobs=options.jobs or available_cores())
@@ -73,6 +79,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--profile", default="quick", choices=PROFILES)
     parser.add_argument("--jobs", type=int, help="runs, and then notebooks, at a time (default: by the cores)")
     return parser.parse_args()
+
+
+def ablation_runs(profile: str, data: str) -> list[Run]:
+    """What the chapters 12 to 15 would train one after the other while their pages wait, if the profile is full.
+
+    In other builds these chapters have a profile that trains in seconds, less than a process of its own takes to start.
+    """
+    if profile != "full":
+        return []
+    runs = [run for grid in ABLATIONS for run in plan(grid, profile=profile, data=data)]
+    # as many steps for a tenth of the patients as for all, see chapter 15
+    longer = [replace(run, epochs=round(run.epochs / run.share)) for run in runs if run.share == 0.1]
+    return list(dict.fromkeys([*runs, *longer]))
 
 
 def told(outcome: Outcome) -> str:

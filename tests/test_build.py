@@ -320,12 +320,32 @@ def test_the_book_says_what_it_does_and_where_its_first_page_is(steps, monkeypat
 @pytest.mark.parametrize(("profile", "small"), [("quick", "glance"), ("full", "full")])
 def test_the_profile_reaches_every_experiment(profile, small, steps, monkeypatch, capsys):
     _make(monkeypatch, capsys, "--profile", profile, "--jobs", "1", "--data", "brain")
-    assert steps["runs"] == plan("main", profile=profile, data="brain")
+    main = plan("main", profile=profile, data="brain")
+    assert steps["runs"][: len(main)] == main
+    assert len(steps["results"]) == len(main)
+    assert (len(steps["runs"]) > len(main)) == (profile == "full"), "a glance is trained by its pages"
     assert (steps["jobs"], steps["notebooks_at_a_time"]) == (1, 1)
     given = {name: values["profile"] for name, values in steps["parameters"].items() if "profile" in values}
     assert given == {name: profile if name == "11_compare" else small for name in given}
     assert all(steps["parameters"][name]["data"] == "brain" for name in given)
     assert {f"{number}" for number in range(11, 16)} >= {name[:2] for name in given} > {"11"}
+
+
+def test_of_the_full_profile_every_run_of_the_pages_is_swept_before_them():
+    swept = build.ablation_runs("full", "phantom")
+    assert len(set(swept)) == len(swept)
+    for number, *grids in (
+        (12, "penalty-weight", "margin"),
+        (13, "kernel-size", "prior"),
+        (14, "model"),
+        (15, "share"),
+    ):
+        (notebook,) = (ROOT / "notebooks").glob(f"{number}_*.py")
+        code = notebook.read_text()
+        assert all(f'"{grid}"' in code for grid in grids)
+        assert {run for grid in grids for run in plan(grid, profile="full")} <= set(swept)
+    shares = {(run.share, run.epochs) for run in swept if run.share < 1}
+    assert shares == {(0.05, 100), (0.1, 100), (0.1, 1000), (0.25, 100), (0.5, 100)}
 
 
 def test_with_an_address_on_github_colab_finds_its_notebooks_beside_the_pages(steps, monkeypatch, capsys):
