@@ -15,6 +15,9 @@ addEventListener("DOMContentLoaded", () => {
   }
 });
 
+// The keyboard reaches boxes that scroll, and the theme looks for them at each change of size: pictures come later.
+addEventListener("load", () => dispatchEvent(new Event("resize")));
+
 // Ink on white paper, whatever the screen shows.
 addEventListener("beforeprint", () => {
   const { dataset } = document.documentElement;
