@@ -190,8 +190,8 @@ plots.curves(forces, "logit of the label", "force", log_y=True)
 # below it. {eq}`nacl-on-softmax` says so for every pixel: L1 has $|u_k| \le c$, so its pull on $l_y$ is at most
 # $2 c\, s_y (1 - s_y)$, which is less than $1 - s_y$ as long as $c \le \tfrac12$. The label's logit is then driven up
 # without end. (L2 has $|u_k| \le 2 c$, so for it this holds up to $c = \tfrac14$.) With such weights a penalty on the
-# probabilities cannot hold a confident pixel; one on the logits can, however small $c$ is. (On the left L1 and Huber
-# coincide: all distances exceed Huber's $\delta = 1$ but the first few.)
+# probabilities cannot hold a confident pixel; one on the logits can, however small $c$ is. (On the left L1 and Huber are
+# one line with the marks of both: all distances exceed Huber's $\delta = 1$ but the first few.)
 #
 # ## Where the forces balance
 #
@@ -498,7 +498,9 @@ pd.Series(
 # way. What the papers claim of the method's form stands: the constraint is in the open, its target can be chosen, and
 # its price too.
 #
-# The whole range of $\lambda$, for both penalties, for L1 on the softmax, and for SVLS, which has no $\lambda$:
+# The whole range of $\lambda$, for both penalties, for L1 on the softmax, and for SVLS, which has no $\lambda$. **Where
+# marks of three kinds sit on one line, three curves coincide**: with L1 all three windows up to {eq}`nacl-condition`, and
+# with L1 on the softmax all three at 1, until they part one by one.
 
 # %%
 weights = np.geomspace(0.01, 10, 61)
@@ -607,7 +609,8 @@ smoothing.style.format("{:.4f}")
 #
 # Each goes to its minimum for every $\lambda$. The distance from the truth is $\operatorname{KL}(p \,\|\, p^*)$: how
 # much worse than the truth its forecast will be on *new* labels, in negative log-likelihood. *Ambiguous* pixels are
-# those where no class has a true probability above 0.99.
+# those where no class has a true probability above 0.99. At the largest weights the
+# two curves run into one: both networks then say nearly $\operatorname{softmax}(\tau)$, whatever $q$ is.
 
 # %%
 test = load_dataset("phantom", size=size).split("test")
@@ -809,6 +812,7 @@ shift = (two["NACL"] - label)[2]
 assert (shift.abs() - c).abs().max() < 1e-12
 assert (shift > 0).sum() == 2
 assert knower.is_monotonic_increasing
+assert abs(knower.iloc[-1] / memoriser.iloc[-1] - 1) < 0.05
 assert not memoriser.is_monotonic_decreasing
 assert not memoriser.is_monotonic_increasing
 assert best["all pixels"] < best["ambiguous pixels"]

@@ -270,7 +270,9 @@ ceilings.style.format("{:.6f}")
 #
 # A ceiling is where the pull ends. Here is the pull itself: minus the derivative of the loss in the label's logit, inside
 # an object, with the other logits at 0 and the label's at $d$. Above 0 the loss wants the pixel surer, below 0 less
-# sure. All parameters are the defaults. (SVLS is cross-entropy here. CRaC moves as it learns, and comes below.)
+# sure. All parameters are the defaults. (SVLS is cross-entropy here. CRaC moves as it learns, and comes below.) **Some curves
+# lie on one another, with the marks of both**: on the left ECP nearly on cross-entropy (how nearly is said below), and all
+# three near 0 far out; on the right MbLS on cross-entropy, exactly, up to its margin.
 
 # %%
 gap = torch.linspace(-6, 12, 361, dtype=torch.float64)
@@ -332,7 +334,8 @@ Markdown(
 # ## The ceiling against the parameter
 #
 # What is left to the other classes at the ceiling, $1 - s_y$, against $\alpha$ or $\lambda$, for MbLS with its default
-# margin of 10 and with a margin of 5:
+# margin of 10 and with a margin of 5. (MbLS with a margin of 5 begins on the line of label smoothing, and its marks sit
+# there: up to the margin's ceiling the two formulas are the same, {eq}`family-mbls-ceiling` and {eq}`family-ls-ceiling`.)
 
 # %%
 weight = np.logspace(-3, 1, 81)
@@ -515,6 +518,8 @@ assert (pull["svls"] - pull["ce"]).abs().max() < 1e-12
 assert all((pull[key] > 0).all() for key in ("ce", "focal", "ecp"))
 slopes = {key: np.interp(d, gap, pull[key]) for key, d in turns.items()}
 assert max(abs(slopes["nacl"]), abs(slopes["label_smoothing"])) < 1e-4
+same_pull = (pull["mbls"] - pull["ce"])[gap < 10]
+assert same_pull.abs().max() < 1e-12
 assert (pull["mbls"][gap > turns["mbls"] + 0.01] < 0).all()
 assert turns["label_smoothing"] < turns["nacl"] < turns["mbls"]
 assert (pull["ecp"] - pull["ce"]).abs().max() < 0.02
