@@ -96,8 +96,9 @@ pd.DataFrame({"parameters": sizes, "seconds a run": by_model.round(1)}).loc[
 # %% [markdown]
 # ## Network by network
 #
-# Means over the test patients with their 95% intervals. A network without a predicted border, because it predicts
-# background only, has no error there.
+# Means over the test patients with their 95% intervals. A network whose Dice score stays below 0.5 with one of the
+# losses has not learned the task. It would stretch every axis and says nothing about the losses, so the pictures leave it
+# out; the table at the end has all. (If none has learned, all are drawn.)
 
 # %%
 table = with_confidence(
@@ -106,13 +107,35 @@ table = with_confidence(
 plain = table[table["post_hoc"] == "none"]
 metrics = {c: name for c, name in plots.METRICS.items() if c in table}
 points = ablation_points(plain, "model", list(metrics))
-plots.ablation_rows(points, "model", metrics)
+means = points.pivot_table(
+    index="model", columns=["metric", "method"], values="mean", sort=False
+)
+learned = means["dice"].min(axis=1) >= 0.5
+drawn = means.index[learned] if learned.any() else means.index
+
+# %%
+plots.ablation_rows(points[points["model"].isin(drawn)], "model", metrics)
+
+# %% tags=["hide-input"]
+idle = list(means.index[~learned])
+left_out = "; ".join(
+    f"`{name}`, Dice {means['dice'].loc[name, 'ce']:.2f} with CE and {means['dice'].loc[name, 'nacl']:.2f} with NACL"
+    for name in idle
+)
+text = f"Of {len(means)} networks {learned.sum()} have learned."
+if idle and learned.any():
+    text += f" Not drawn here and below: {left_out}."
+elif idle:
+    text += (
+        f" **So these pictures show nothing of the losses**: {left_out}."
+    )
+Markdown(text)
 
 # %% [markdown]
 # ## What NACL changes
 #
-# In each network the difference NACL less cross-entropy, patient by patient, with its 95% interval. A filled mark is
-# significant after Holm's correction for the networks ({doc}`10_comparing`).
+# In each network drawn the difference NACL less cross-entropy, patient by patient, with its 95% interval. A filled mark
+# is significant after Holm's correction for all networks, those not drawn among them ({doc}`10_comparing`).
 
 # %%
 chosen = ["dice", "ece_all", "ece_predicted_border", "nll"]
@@ -131,15 +154,16 @@ changes["significant"] = changes["p_value"].le(0.05) & ~same
 columns = {"difference": "mean"}
 columns |= {f"difference_{end}": end for end in ("low", "high")}
 changes = changes.rename(columns=columns)
+shown = changes[changes["name"].isin(drawn)]
 
 # %%
 plots.intervals(
-    changes[changes["metric"] == "ece_predicted_border"],
+    shown[shown["metric"] == "ece_predicted_border"],
     "ECE round the predicted border, NACL less CE (below 0 is better)",
 )
 # %%
 plots.intervals(
-    changes[changes["metric"] == "nll"],
+    shown[shown["metric"] == "nll"],
     "negative log-likelihood, NACL less CE (below 0 is better)",
 )
 
@@ -159,16 +183,11 @@ compared = compare(named, chosen, baseline="monai.DynUNet, CE")
 typeset(compared).rename(columns=plots.METRICS)
 
 # %% tags=["hide-input"]
-means = points.pivot_table(
-    index="model", columns=["metric", "method"], values="mean", sort=False
-)
 ceiling = confidence_ceiling("nacl", num_classes)
-learned = means["dice"].min(axis=1) >= 0.5
-able = means[learned] if learned.any() else means
+able = means.loc[drawn]
 between = able["dice"]["ce"].max() - able["dice"]["ce"].min()
 within = (able["dice"]["nacl"] - able["dice"]["ce"]).abs().max()
-border = changes[changes["metric"] == "ece_predicted_border"]
-border = border[border["name"].isin(able.index)]
+border = shown[shown["metric"] == "ece_predicted_border"]
 better = border[border["significant"] & (border["mean"] < 0)]
 worse = border[border["significant"] & (border["mean"] > 0)]
 text = (
@@ -179,11 +198,10 @@ text = (
     f"cross-entropy from {able['confidence']['ce'].min():.3f} to {able['confidence']['ce'].max():.3f}; NACL's ceiling is "
     f"{ceiling:.3f} for every architecture."
 )
-idle = ", ".join(f"`{name}`" for name in means.index[~learned])
 if idle:
     lazy = means[~learned].iloc[0]
     text += (
-        f" Not all have learned: {idle} stay below a Dice of 0.5 with one of the losses, and say nothing about NACL. Look at "
+        f" Not all have learned: {', '.join(f'`{name}`' for name in idle)} stay below a Dice of 0.5 with one of the losses, and say nothing about NACL. Look at "
         f"the first of them with cross-entropy: Dice {lazy['dice']['ce']:.2f}, and a calibration error over all pixels of "
         f"{lazy['ece_all']['ce']:.3f}, when the lowest of all is {means['ece_all'].min().min():.3f}. A network that "
         "always answers `background`, as surely as background is frequent, is calibrated and useless. A proper score is not "
