@@ -171,8 +171,8 @@ plots.intervals(
 # ## The numbers, with intervals
 #
 # A degree sign marks what does not differ significantly from DynUNet, the network of nnU-Net {cite}`isensee2021`, with
-# cross-entropy; a dagger what could not be compared with it, as the error round a border that is never predicted. All
-# others without a mark differ significantly.
+# cross-entropy; a dagger what could not be compared with it; a dash stands where there is no score, as round a border
+# that is never predicted. All others without a mark differ significantly.
 
 # %%
 named = plain.assign(
