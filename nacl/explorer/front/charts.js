@@ -17,13 +17,13 @@ function ticks([low, high], count = 5) {
 }
 
 // A frame with axes; `x` and `y` are ranges. Returned with it: how to place marks inside.
-function chart({ width, height = 240, x, y, xLabel, yLabel, alt, left = 46 }) {
-  const top = 10, right = 10, bottom = 40;
+function chart({ width, height = 240, x, y, xLabel, yLabel, alt, left = 46, right = 10 }) {
+  const top = 10, bottom = 40;
   const X = (v) => left + ((v - x[0]) / (x[1] - x[0])) * (width - left - right);
   const Y = (v) => height - bottom - ((v - y[0]) / (y[1] - y[0])) * (height - top - bottom);
   const node = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": alt });
   const text = (words, at) => draw("text", at, words);
-  for (const v of ticks(x, Math.max(2, Math.min(6, width / 70)))) {
+  for (const v of ticks(x, Math.max(2, Math.min(6, (width - left - right) / 55)))) {
     node.append(draw("line", { class: "nacl-grid", x1: X(v), x2: X(v), y1: top, y2: height - bottom }));
     node.append(text(shown(v), { x: X(v), y: height - bottom + 15, "text-anchor": "middle" }));
   }

@@ -53,7 +53,7 @@ function training(model, el) {
   function intervals(found, metric, width) {
     const words = { dice: "Dice", ece_all: "ECE" }[metric], rows = methods.filter((name) => found[name]);
     const ends = sweep.ranges[metric], height = 34 * rows.length + 60;
-    const c = chart({ width, height, left: 62, x: ends, y: [rows.length - 0.5, -0.5], xLabel: `${words} (${sweep.level * 100}% interval)`, yLabel: "",
+    const c = chart({ width, height, left: 62, right: 154, x: ends, y: [rows.length - 0.5, -0.5], xLabel: `${words} (${sweep.level * 100}% interval)`, yLabel: "",
       alt: rows.map((name) => `${describe(name)}: ${words} ${fixed(found[name].scores[metric][0], 4)}`).join("; ") });
     for (const node of [...c.node.querySelectorAll("text[text-anchor=end]")]) node.remove();
     rows.forEach((name, i) => {
@@ -62,6 +62,8 @@ function training(model, el) {
       const within = (v) => Math.min(Math.max(v, ends[0]), ends[1]);
       if (low !== null) c.add("line", { x1: c.X(within(low)), x2: c.X(within(high)), y1: c.Y(i), y2: c.Y(i), stroke: colour, "stroke-width": 3 });
       c.dot(mean, i, { fill: colour });
+      const digits = metric === "dice" ? 3 : 4;
+      c.add("text", { x: width - 146, y: c.Y(i) + 4 }, fixed(mean, digits) + (low === null ? "" : ` (${fixed(low, digits)}–${fixed(high, digits)})`));
     });
     return c.node;
   }
