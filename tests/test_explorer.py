@@ -45,6 +45,54 @@ def test_labels_may_be_a_tensor_and_painted():
     assert widget.map == "yours"
     widget.labels = 1 - EDGE
     assert widget.labels.tolist() == (1 - EDGE).tolist()
+    assert widget.map == "painted"
+
+
+def test_logits_stay_with_their_map():
+    logits = np.random.default_rng(0).normal(size=(2, 4, 4))
+    widget = explorer.neighbourhood(EDGE, torch.from_numpy(logits).bfloat16())
+    assert np.abs(widget.logits - logits).max() < 0.02
+    widget.map = "phantom slice"
+    assert widget.logits is None
+    widget.map = "yours"
+    assert widget.logits.shape == (2, 4, 4)
+    widget.labels = 1 - EDGE
+    assert widget.logits is not None
+    widget.labels = np.zeros((5, 3), int)
+    assert widget.logits is None
+    assert widget.cursor == [2, 1]
+
+
+def test_logits_alone_give_the_labels():
+    logits = np.random.default_rng(0).normal(size=(1, 3, 6, 5))
+    widget = explorer.neighbourhood(logits=logits)
+    assert widget.labels.tolist() == logits[0].argmax(0).tolist()
+    assert "rank first" in widget.note
+
+
+def test_labels_that_are_set_later_are_held_to_the_same_rules():
+    widget = explorer.neighbourhood(EDGE)
+    widget.labels = np.zeros((3000, 200), np.uint8)
+    assert max(widget.labels.shape) <= LARGEST
+    assert "3000 × 200 pixels is shown by 1 in 32" in widget.note
+    assert widget.cursor == [size // 2 for size in widget.labels.shape]
+    widget.labels = EDGE
+    assert widget.note == ""
+    for name, value in (("labels", EDGE + 1), ("num_classes", 300), ("num_classes", 1), ("class_names", ["one"])):
+        with pytest.raises(ValueError, match=name):
+            setattr(widget, name, value)
+    widget.num_classes = 3
+    assert widget.class_names == ["class 0", "class 1", "class 2"]
+    widget.brush = 2
+    widget.num_classes = 2
+    assert (widget.brush, widget.class_names) == (1, ["class 0", "class 1"])
+    with pytest.raises(ValueError, match=r"`logits` of 2 classes, as the labels, got 3"):
+        widget.logits = np.zeros((3, 4, 4))
+
+
+def test_numbers_of_arrays_are_numbers():
+    widget = explorer.neighbourhood(EDGE, kernel_size=np.int64(5), sigma=np.float32(2))
+    assert (widget.kernel_size, widget.sigma) == (5, 2.0)
 
 
 def test_a_page_holds_its_values_and_asks_no_other_address(sweep):
@@ -74,7 +122,7 @@ def test_a_huge_map_is_shown_at_fewer_pixels_and_says_so():
     widget = explorer.neighbourhood(labels, np.zeros((2, 300, 1000)))
     assert max(widget.labels.shape) <= LARGEST
     assert "300 × 1000" in widget.note
-    assert "every 11th" in widget.note
+    assert "1 in 11 of its rows and columns" in widget.note
     assert np.shape(widget.logits)[1:] == widget.labels.shape
 
 
@@ -90,7 +138,13 @@ REFUSED = [
     ({"labels": EDGE, "logits": np.full((2, 4, 4), np.nan)}, ValueError, "`logits` to be finite, got nan"),
     ({"labels": EDGE + 2, "logits": np.zeros((2, 4, 4))}, ValueError, r"`labels` in \[0, 1\]"),
     ({"labels": EDGE, "logits": np.zeros((3, 4, 4)), "num_classes": 2}, ValueError, "that of logits, 3"),
-    ({"logits": np.zeros((2, 4, 4))}, ValueError, "`labels` with logits"),
+    ({"labels": EDGE, "num_classes": 300}, ValueError, "of at most 256, got 300"),
+    ({"labels": EDGE + 255}, ValueError, r"in \[0, 255\], got 256\. Give ignored pixels a class of their own\.$"),
+    ({"labels": [[0, 1], [1]]}, ValueError, "`labels` with rows of one length"),
+    ({"labels": EDGE, "map": "corner"}, ValueError, "`map` without labels or logits"),
+    ({"num_classes": 3}, ValueError, "`labels` with num_classes"),
+    ({"logits": np.zeros((2, 4))}, ValueError, r"`logits` of shape \(K, H, W\)"),
+    ({"kind": "penalty"}, TypeError, "got 'kind'"),
     ({"labels": EDGE, "class_names": ["one"]}, ValueError, "one for each of 2 classes"),
     ({"kernel_size": 4}, ValueError, "`kernel_size` to be odd, got 4"),
     ({"kernel_size": 17}, ValueError, "on its slider, from 1 to 15, got 17"),
@@ -149,6 +203,14 @@ def test_a_file_that_is_no_sweep_is_refused(text, tmp_path):
 def test_a_sweep_of_another_format_is_refused(sweep):
     with pytest.raises(ValueError, match="of format 1, got 2"):
         explorer.training({**sweep, "format": 2})
+
+
+def test_a_seed_may_be_a_number_and_another_sweep_is_another_explorer(sweep):
+    widget = explorer.training(sweep, seed=1)
+    widget.penalty_weight = np.float32(3)
+    assert (widget.seed, widget.penalty_weight) == ("1", 3.0)
+    with pytest.raises(ValueError, match=r"nacl\.explorer\.training"):
+        widget.sweep = {**sweep}
 
 
 def test_a_missing_sweep_says_how_to_make_one(tmp_path):

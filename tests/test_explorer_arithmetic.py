@@ -65,6 +65,20 @@ def test_windows_and_priors(script):
         np.testing.assert_allclose(label, expected, **TOLERANCE)
 
 
+def test_classes_that_a_map_does_not_hold_have_no_share(script):
+    states = [
+        [{"height": len(m), "width": len(m[0]), "labels": m.ravel().tolist(), "classes": k}, o]
+        for m, k, o in _maps(np.random.default_rng(5))
+    ]
+    code = """states => states.map(([map, options]) => Math.max(...[neighbourPrior, svlsPrior].flatMap(f => {
+      const many = { ...map, classes: 40, labels: map.labels.map(k => 7 * k) };
+      const small = compacted(many), few = f(small, options);
+      const share = (pixel, k) => small.place.has(k) ? few[pixel * small.classes + small.place.get(k)] : 0;
+      return f(many, options).map((dense, i) => Math.abs(dense - share(Math.floor(i / 40), i % 40)));
+    }).map((off) => Math.max(...off))))"""
+    assert all(off < 1e-12 for off in script.evaluate(code, states))
+
+
 def _pixels(rng):
     for i in range(STATES):
         yield {

@@ -6,10 +6,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import torch
 from chromium import DESK, PHONE, barriers, launched, new_tab
 
 from nacl import explorer
 from nacl.cli.explore import NAMES, SWEEP
+from nacl.theory import svls_softening
 
 NEIGHBOURHOOD, PENALTY, TRAINING = range(3)
 HASH = "el => { const c = el.getContext('2d'); return c.getImageData(0, 0, el.width, el.height).data.join('') }"
@@ -25,6 +27,9 @@ def folder(tmp_path_factory):
     logits = np.stack([4.0 * (labels == 0), 4.0 * (labels == 1)])
     explorer.save_page([explorer.neighbourhood(labels, logits, class_names=["air", "bone"])], folder / "own.html")
     explorer.save_page([explorer.neighbourhood(np.zeros((500, 500), int))], folder / "huge.html")
+    tall = np.zeros((90, 3), int)
+    tall[3] = 255
+    explorer.save_page([explorer.neighbourhood(tall)], folder / "tall.html")
     return folder
 
 
@@ -116,6 +121,9 @@ def test_a_slider_moves_by_mouse(opened):
     tab.mouse.click(box["x"] + box["width"] - 4, box["y"] + box["height"] / 2)
     assert float(slider.get_attribute("aria-valuetext")) > 5
     assert "confidence 0.475" in _summary(tab, PENALTY)
+    assert tab.get_by_label("Width δ of Huber").is_disabled()
+    tab.get_by_label("Penalty", exact=True).select_option(label="Huber")
+    assert tab.get_by_label("Width δ of Huber").is_enabled()
 
 
 def test_the_penalty_says_where_its_loss_is_lowest(opened):
@@ -135,10 +143,15 @@ def _pixel(tab, row, column, side):
     return box["x"] + (column + 0.5) * box["width"] / side, box["y"] + (row + 0.5) * box["height"] / side
 
 
+def _tables(tab):
+    """Those of the pixel and of the classes."""
+    return _explorer(tab, NEIGHBOURHOOD).locator("table")
+
+
 def _label_at(tab):
     """The class in whose row of the table the label is 1."""
     frame(tab)
-    lines = _explorer(tab, NEIGHBOURHOOD).locator("tbody tr").all()
+    lines = _tables(tab).first.locator("tbody tr").all()
     (own,) = [line for line in lines if line.locator("td").first.inner_text() == "1"]
     return own.locator("th").inner_text()
 
@@ -185,13 +198,39 @@ def test_the_numbers_of_a_pixel_are_those_of_the_formulas(opened):
     tab = opened("own")
     tab.mouse.move(*_pixel(tab, 4, 4, 8))
     frame(tab)
-    rows = [line.locator("td").all_inner_texts() for line in tab.locator("tbody tr").all()]
+    rows = [line.locator("td").all_inner_texts() for line in _tables(tab).first.locator("tbody tr").all()]
     # label, count, tau, tau in SVLS, SVLS label, logit, softmax, distance
     edge, corner = 1.0, np.exp(-0.5)
     ring = (edge + 2 * corner) / (4 * edge + 4 * corner)
     expected = [[0, 3, 1 / 3, ring, ring / 2, 0, 0.018, 1 / 3], [1, 6, 2 / 3, 1 - ring, 1 - ring / 2, 4, 0.982, 10 / 3]]
     np.testing.assert_allclose(np.array(rows, float), expected, atol=6e-3)
-    assert "1.833" in tab.locator("caption").inner_text()
+    assert "1.833" in tab.locator(".nacl-caption").first.inner_text()
+    tab.get_by_label("Label map", exact=True).select_option(label="phantom slice")
+    frame(tab)
+    assert "logit" not in _tables(tab).first.inner_text()
+    tab.get_by_label("Label map", exact=True).select_option(label="yours")
+    frame(tab)
+    assert "logit" in _tables(tab).first.inner_text()
+
+
+def test_the_band_is_told_class_by_class(opened):
+    tab = opened()
+    tab.get_by_label("Label map", exact=True).select_option(label="thin vessel")
+    frame(tab)
+    rows = [line.locator("td").all_inner_texts() for line in _tables(tab).nth(1).locator("tbody tr").all()]
+    vessel = torch.from_numpy(explorer.neighbourhood(map="thin vessel").labels)[None]
+    softened = svls_softening(vessel, 2)
+    for k, (pixels, band, kept) in enumerate(rows):
+        own = softened[vessel == k]
+        assert int(pixels) == len(own)
+        assert band == f"{100 * (own > 1e-9).double().mean():.1f}%"
+        assert float(kept) == pytest.approx(1 - own.mean().item(), abs=6e-4)
+
+
+def test_a_tall_map_with_many_classes_stays_small(opened):
+    tab = opened("tall")
+    assert _explorer(tab, NEIGHBOURHOOD).bounding_box()["height"] < 900
+    assert _tables(tab).first.locator("tbody th").all_inner_texts() == ["class 0", "class 255"]
 
 
 def test_every_map_and_every_prior_is_drawn(opened):
@@ -215,7 +254,7 @@ def test_every_map_and_every_prior_is_drawn(opened):
 
 def test_a_huge_map_says_what_is_shown(opened):
     tab = opened("huge")
-    assert "shown at every 6th, 84 × 84" in tab.locator(".nacl-note").inner_text()
+    assert "shown by 1 in 6 of its rows and columns, 84 × 84" in tab.locator(".nacl-note").inner_text()
     assert "here it is cross-entropy" in _summary(tab, NEIGHBOURHOOD)
 
 
@@ -233,6 +272,8 @@ def test_trained_networks_follow_the_sliders(opened):
     tab.get_by_label("Seed").select_option(label="1")
     own = next(r for r in nacl if (r["penalty_weight"], r["kernel_size"], r["seed"]) == (3.0, 3, 1))
     assert f"error {own['scores']['ece_all'][0]:.4f}" in _summary(tab, TRAINING)
+    mean, low, high = own["scores"]["dice"]
+    assert tab.get_by_text(f"{mean:.3f} ({low:.3f}–{high:.3f})").count() == 1
     tab.get_by_label("Method").select_option(label="SVLS")
     assert _summary(tab, TRAINING).startswith("SVLS, k = 3: Dice")
 

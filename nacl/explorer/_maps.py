@@ -9,6 +9,9 @@ from nacl.data import load_dataset
 LARGEST = 96
 """Pixels along a side that are drawn in a frame without waiting."""
 
+MOST_CLASSES = 256
+"""As many as a byte tells apart, which is what files of labels have."""
+
 
 def built_in() -> dict[str, dict[str, object]]:
     """Maps by name: `labels` as rows, `num_classes`, `class_names`."""
@@ -37,7 +40,7 @@ def _entry(labels: NDArray, class_names: list[str]) -> dict[str, object]:
     return {"labels": labels.astype(int).tolist(), "num_classes": len(class_names), "class_names": class_names}
 
 
-def own_labels(labels: ArrayLike, num_classes: int | None = None) -> NDArray[np.int64]:
+def own_labels(labels: ArrayLike, num_classes: int | None = None) -> NDArray[np.integer]:
     """Labels (H, W) as integers, once found to be a map of classes.
 
     Raises:
@@ -48,48 +51,69 @@ def own_labels(labels: ArrayLike, num_classes: int | None = None) -> NDArray[np.
     if array.ndim != 2 or 0 in array.shape:
         remedy = "Pass one slice, such as labels[0]" if array.ndim > 2 else ""
         raise ValueError(expectation("labels", "of shape (H, W)", tuple(array.shape), remedy=remedy))
-    whole = np.isfinite(array) & (array == np.round(array))
-    if not whole.all():
-        raise ValueError(
-            expectation("labels", "to be whole numbers", array[~whole][0], remedy="Pass classes, not shares")
-        )
-    highest = 255 if num_classes is None else num_classes - 1
-    outside = (array < 0) | (array > highest)
-    if outside.any():
-        remedy = "Give ignored pixels a class of their own, or raise num_classes"
-        raise ValueError(expectation("labels", f"in [0, {highest}]", int(array[outside][0]), remedy=remedy))
-    return array.astype(np.int64)
+    if array.dtype.kind == "f":
+        whole = np.isfinite(array) & (array == np.round(array))
+        if not whole.all():
+            remedy = "Pass classes, not shares"
+            raise ValueError(expectation("labels", "to be whole numbers", array[~whole][0], remedy=remedy))
+    low, high, highest = int(array.min()), int(array.max()), (num_classes or MOST_CLASSES) - 1
+    if low < 0 or high > highest:
+        remedy = "Give ignored pixels a class of their own"
+        remedy += ", or raise num_classes" if highest < MOST_CLASSES - 1 else ""
+        raise ValueError(expectation("labels", f"in [0, {highest}]", low if low < 0 else high, remedy=remedy))
+    return array if array.dtype.kind in "iu" else array.astype(np.int64)
 
 
-def own_logits(logits: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Logits (K, H, W) for labels of that shape; (1, K, H, W) is taken as one image.
+def own_logits(logits: ArrayLike, shape: tuple[int, ...] | None = None) -> NDArray[np.float64]:
+    """Logits (K, H, W), for labels of that shape if one is given; (1, K, H, W) is taken as one image.
+
+    Returns:
+        The logits to four decimals, one more than are shown, to keep pages small.
 
     Raises:
         TypeError: no numbers.
-        ValueError: another shape, fewer than two classes, NaN or infinite logits.
+        ValueError: another shape, fewer than two classes or more than 256, NaN or infinite logits.
     """
     array = _array("logits", logits)
     array = array[0] if array.ndim == 4 and len(array) == 1 else array
-    if array.ndim != 3 or len(array) < 2 or array.shape[1:] != shape:
-        rule = f"of shape (K, {shape[0]}, {shape[1]}) with K of at least 2"
+    fits = array.ndim == 3 and 2 <= len(array) <= MOST_CLASSES and 0 not in array.shape
+    if not fits or (shape is not None and array.shape[1:] != shape):
+        height, width = ("H", "W") if shape is None else shape
+        rule = f"of shape (K, {height}, {width}) with K in [2, {MOST_CLASSES}]"
         raise ValueError(expectation("logits", rule, tuple(array.shape)))
     if not np.isfinite(array).all():
         raise ValueError(expectation("logits", "to be finite", array[~np.isfinite(array)][0]))
-    return array.astype(np.float64)
+    return np.round(array.astype(np.float64), 4)
 
 
 def _array(argument: str, values: ArrayLike) -> NDArray:
     if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
-    array = np.asarray(values)
+        values = values.detach().cpu()
+        values = (values.float() if values.is_floating_point() else values).numpy()
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(expectation(argument, "with rows of one length", "others", str(error))) from error
     if array.dtype.kind not in "biuf":
         raise TypeError(expectation(argument, "to be an array of numbers", array.dtype))
     return array
 
 
-def step_for(shape: tuple[int, int]) -> int:
-    """Each how many pixels a map of that shape is shown."""
-    return -(-max(shape) // LARGEST)
+def shown_part(shape: tuple[int, ...]) -> tuple[tuple[slice, slice], str]:
+    """Which rows and columns of a map are shown, and what to say if those are not all."""
+    step = -(-max(shape) // LARGEST)
+    if step == 1:
+        return (slice(None), slice(None)), ""
+    height, width = (-(-size // step) for size in shape)
+    note = f"Your map of {shape[0]} × {shape[1]} pixels is shown by 1 in {step} of its rows and columns, "
+    return (slice(None, None, step),) * 2, note + f"{height} × {width}: windows are {step} times as wide as they seem."
+
+
+def check_num_classes(num_classes: object) -> None:
+    """Raise unless there may be so many classes."""
+    check_integer("num_classes", num_classes, low=2)
+    if num_classes > MOST_CLASSES:
+        raise ValueError(expectation("num_classes", f"of at most {MOST_CLASSES}", num_classes))
 
 
 def class_names_of(num_classes: int, class_names: list[str] | None) -> list[str]:
@@ -98,7 +122,6 @@ def class_names_of(num_classes: int, class_names: list[str] | None) -> list[str]
     Raises:
         ValueError: another number of names.
     """
-    check_integer("num_classes", num_classes, low=2)
     names = [f"class {k}" for k in range(num_classes)] if class_names is None else list(map(str, class_names))
     if len(names) != num_classes:
         raise ValueError(expectation("class_names", f"one for each of {num_classes} classes", len(names)))

@@ -6,22 +6,27 @@ from numpy.typing import ArrayLike
 
 from nacl._checks import check_choice, check_kernel_size, expectation
 from nacl._windows import BORDERS
-from nacl.explorer._maps import built_in, class_names_of, own_labels, own_logits, step_for
+from nacl.explorer._maps import built_in, check_num_classes, class_names_of, own_labels, own_logits, shown_part
 from nacl.explorer._widget import Explorer, checked_range, number, whole
 from nacl.priors import IMAGE_PRIORS, PRIORS
 
 SHOWN_PRIORS = tuple(prior for prior in PRIORS if prior not in IMAGE_PRIORS)
 PAINTED = "painted"
-AS_ROWS = {"to_json": lambda value, _: value.tolist(), "from_json": lambda value, _: np.asarray(value)}
+AS_ROWS = {
+    "to_json": lambda value, _: None if value is None else value.tolist(),
+    "from_json": lambda value, _: None if value is None else np.asarray(value),
+}
 
 
 class Neighbourhood(Explorer):
     """Labels to paint on, their windows, tau, and the label of SVLS; see `nacl.explorer.neighbourhood`.
 
     Attributes:
-        labels: (H, W), classes in [0, num_classes).
+        labels: (H, W), classes in [0, num_classes); longer than 96 pixels, they are shown by some of them.
         num_classes, class_names: of the labels.
+        logits: (K, H, W) of a network for these labels, or None; to four decimals.
         map: the name of a built-in map, "yours", or "painted" once it was changed; to set it loads that map.
+        note: what is to be said of the labels.
         kernel_size: odd, from 1 to 15.
         sigma: of the Gaussian, in pixels, from 0.3 to 5.
         prior, border: as in `nacl.neighbour_prior`; the priors that look at an image are left out.
@@ -30,12 +35,13 @@ class Neighbourhood(Explorer):
     """
 
     title = "The neighbourhood"
+    kind = traitlets.Unicode("neighbourhood").tag(sync=True)
     labels = traitlets.Any().tag(sync=True, **AS_ROWS)
     num_classes = traitlets.Int(2).tag(sync=True)
     class_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     maps = traitlets.Dict().tag(sync=True)
     map = traitlets.Unicode().tag(sync=True)
-    logits = traitlets.Any(None, allow_none=True).tag(sync=True)
+    logits = traitlets.Any(None, allow_none=True).tag(sync=True, **AS_ROWS)
     note = traitlets.Unicode("").tag(sync=True)
     kernel_size = whole(3, 1, 15, "width of the window in pixels, odd")
     sigma = number(1.0, 0.3, 5.0, "standard deviation of the Gaussian in pixels")
@@ -47,7 +53,31 @@ class Neighbourhood(Explorer):
 
     @traitlets.validate("labels")
     def _labels(self, proposal: traitlets.Bunch) -> np.ndarray:
-        return own_labels(proposal.value, self.num_classes)
+        labels = own_labels(proposal.value, self.num_classes)
+        part, self._of_part = shown_part(labels.shape)
+        return labels[part].astype(np.int64)
+
+    @traitlets.validate("logits")
+    def _logits(self, proposal: traitlets.Bunch) -> np.ndarray | None:
+        if proposal.value is None:
+            return None
+        logits = own_logits(proposal.value, self.labels.shape)
+        if len(logits) != self.num_classes:
+            raise ValueError(expectation("logits", f"of {self.num_classes} classes, as the labels", len(logits)))
+        return logits
+
+    @traitlets.validate("num_classes")
+    def _num_classes(self, proposal: traitlets.Bunch) -> int:
+        check_num_classes(proposal.value)
+        if self.labels is not None:
+            own_labels(self.labels, proposal.value)
+        if self.logits is not None and len(self.logits) != proposal.value:
+            raise ValueError(expectation("num_classes", f"that of logits, {len(self.logits)}", proposal.value))
+        return proposal.value
+
+    @traitlets.validate("class_names")
+    def _class_names(self, proposal: traitlets.Bunch) -> list[str]:
+        return class_names_of(self.num_classes, proposal.value)
 
     @traitlets.validate("kernel_size")
     def _kernel_size(self, proposal: traitlets.Bunch) -> int:
@@ -78,14 +108,45 @@ class Neighbourhood(Explorer):
 
     @traitlets.observe("map")
     def _load(self, change: traitlets.Bunch) -> None:
-        if change.new not in self.maps or change.old is traitlets.Undefined:
+        if change.new in self.maps and change.old is not traitlets.Undefined:
+            with self.hold_trait_notifications():
+                for name, value in _values_of(self.maps[change.new]).items():
+                    setattr(self, name, value)
+
+    @traitlets.observe("labels")
+    def _follow(self, change: traitlets.Bunch) -> None:
+        """Of labels that are no map's: what belonged to others goes."""
+        if self.map in self.maps and np.array_equal(self.labels, self.maps[self.map]["labels"]):
             return
-        found = self.maps[change.new]
-        labels, last = np.asarray(found["labels"]), found["num_classes"] - 1
-        with self.hold_trait_notifications():
-            self.num_classes, self.class_names = found["num_classes"], found["class_names"]
-            self.labels, self.cursor = labels, [size // 2 for size in labels.shape]
-            self.shown_class, self.brush = min(self.shown_class, last), min(self.brush, last)
+        self.map = PAINTED
+        if self._of_part or np.shape(change.old) != self.labels.shape:
+            self.note, self.logits = self._of_part, None
+            self.cursor = _middle(self.labels)
+
+    @traitlets.observe("num_classes")
+    def _rename(self, change: traitlets.Bunch) -> None:
+        count, last = change.new, change.new - 1
+        if len(self.class_names) != count:
+            further = class_names_of(count, None)[len(self.class_names) :]
+            self.class_names = [*self.class_names[:count], *further]
+        self.shown_class, self.brush = min(self.shown_class, last), min(self.brush, last)
+
+
+def _values_of(found: dict) -> dict[str, object]:
+    """What an explorer holds of one of its maps."""
+    labels, logits = np.asarray(found["labels"]), found.get("logits")
+    return {
+        "num_classes": found["num_classes"],
+        "class_names": found["class_names"],
+        "labels": labels,
+        "logits": None if logits is None else np.asarray(logits),
+        "note": found.get("note", ""),
+        "cursor": _middle(labels),
+    }
+
+
+def _middle(labels: np.ndarray) -> list[int]:
+    return [size // 2 for size in labels.shape]
 
 
 def neighbourhood(
@@ -101,7 +162,8 @@ def neighbourhood(
     Args:
         labels: (H, W), an array or tensor of classes; by default a slice of the phantom. Longer than 96 pixels, it is
             shown at every second, third, ... pixel, and the page says so.
-        logits: (K, H, W) of a network for these labels, to see their distance from tau at a pixel.
+        logits: (K, H, W) of a network for these labels, to see their distance from tau at a pixel; without labels,
+            those are the classes that the logits rank first.
         num_classes: by default that of `logits`, else the largest label and one, at least 2.
         class_names: by default numbers.
         **values: where the sliders begin, see `Neighbourhood`.
@@ -116,36 +178,40 @@ def neighbourhood(
         (5, 'yours')
     """
     maps = built_in()
-    if labels is None:
-        if logits is not None:
-            raise ValueError(expectation("labels", "with logits", None, remedy="Pass the labels of the same slice"))
-        name, note = values.pop("map", "phantom slice"), ""
+    if labels is None and logits is None:
+        for argument, given in {"num_classes": num_classes, "class_names": class_names}.items():
+            if given is not None:
+                raise ValueError(expectation("labels", f"with {argument}", None))
+        name = values.pop("map", "phantom slice")
         check_choice("map", name, maps)
+    elif "map" in values:
+        raise ValueError(expectation("map", "without labels or logits", repr(values["map"])))
     else:
-        name, logits, note = _take(maps, labels, logits, num_classes, class_names)
-    found = maps[name]
-    shape, last = (len(found["labels"]), len(found["labels"][0])), found["num_classes"] - 1
-    start = {"shown_class": last, "brush": last, "cursor": [size // 2 for size in shape], **found}
-    start["labels"] = np.asarray(found["labels"])
-    return Neighbourhood(kind="neighbourhood", maps=maps, map=name, note=note, logits=logits, **{**start, **values})
+        name, maps["yours"] = "yours", _taken(labels, logits, num_classes, class_names)
+    last = maps[name]["num_classes"] - 1
+    start = {"shown_class": last, "brush": last, **_values_of(maps[name])}
+    return Neighbourhood(maps=maps, map=name, **{**start, **values})
 
 
-def _take(maps, labels, logits, num_classes, class_names) -> tuple[str, list | None, str]:
-    """Put a user's map among `maps`; its name, its logits as rows, and what to say of it."""
+def _taken(labels, logits, num_classes, class_names) -> dict[str, object]:
+    """A user's map as an explorer has it."""
+    notes = []
+    if labels is None:
+        logits = own_logits(logits)
+        labels = logits.argmax(axis=0)
+        notes.append("The labels are the classes that your logits rank first.")
     own = own_labels(labels)
     if logits is not None:
         logits = own_logits(logits, own.shape)
         num_classes = num_classes or len(logits)
         if num_classes != len(logits):
             raise ValueError(expectation("num_classes", f"that of logits, {len(logits)}", num_classes))
-    count = num_classes or max(2, int(own.max()) + 1)
+    count = max(2, int(own.max()) + 1) if num_classes is None else num_classes
+    check_num_classes(count)
     names = class_names_of(count, class_names)
     own_labels(own, count)
-    step, note = step_for(own.shape), ""
-    if step > 1:
-        shown = own[::step, ::step]
-        note = f"Your map of {own.shape[0]} × {own.shape[1]} pixels is shown at every {step}th, "
-        note += f"{shown.shape[0]} × {shown.shape[1]}: windows are {step} times as wide as they seem."
-        own, logits = shown, None if logits is None else logits[:, ::step, ::step]
-    maps["yours"] = {"labels": own.tolist(), "num_classes": count, "class_names": names}
-    return "yours", None if logits is None else logits.tolist(), note
+    (rows, columns), of_part = shown_part(own.shape)
+    taken = {"labels": own[rows, columns].tolist(), "num_classes": count, "class_names": names}
+    if logits is not None:
+        taken["logits"] = logits[:, rows, columns].tolist()
+    return {**taken, "note": " ".join([*notes, of_part]).strip()}

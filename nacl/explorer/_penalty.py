@@ -25,6 +25,7 @@ class Penalty(Explorer):
     """
 
     title = "The penalty"
+    kind = traitlets.Unicode("penalty").tag(sync=True)
     loss_names = traitlets.Dict({name: LOSS_NAMES[name] for name in LOSSES}).tag(sync=True)
     penalty_weight = number(0.1, 0.001, 10.0, "lambda of NACL and MbLS")
     penalty = traitlets.Unicode("l1").tag(sync=True)
@@ -61,4 +62,4 @@ def penalty(**values: object) -> Penalty:
         >>> explorer.penalty_weight
         0.4
     """
-    return Penalty(kind="penalty", **values)
+    return Penalty(**values)

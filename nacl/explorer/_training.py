@@ -4,7 +4,7 @@ from pathlib import Path
 
 import traitlets
 
-from nacl._checks import check_choice
+from nacl._checks import check_choice, expectation
 from nacl.explorer._widget import Explorer
 from nacl.explorer.sweeps import AXES, check_sweep, read_sweep
 
@@ -18,19 +18,22 @@ class Training(Explorer):
         sweep: what `nacl.explorer.collect_sweep` gave.
         loss: the method that is shown beside cross-entropy.
         penalty_weight, kernel_size, margin: of that method, one of the sweep's values.
-        seed: "all", or one of the sweep's as text.
+        seed: "all", or one of the sweep's; held as text.
     """
 
     title = "Trained networks"
+    kind = traitlets.Unicode("training").tag(sync=True)
     sweep = traitlets.Dict().tag(sync=True)
     loss = traitlets.Unicode("nacl").tag(sync=True)
-    penalty_weight = traitlets.Float(0.1).tag(sync=True)
+    penalty_weight = traitlets.CFloat(0.1).tag(sync=True)
     kernel_size = traitlets.Int(3).tag(sync=True)
-    margin = traitlets.Float(10.0).tag(sync=True)
-    seed = traitlets.Unicode(EVERY_SEED).tag(sync=True)
+    margin = traitlets.CFloat(10.0).tag(sync=True)
+    seed = traitlets.CUnicode(EVERY_SEED).tag(sync=True)
 
     @traitlets.validate("sweep")
     def _sweep(self, proposal: traitlets.Bunch) -> dict:
+        if self.sweep and proposal.value is not self.sweep:
+            raise ValueError(expectation("sweep", "to stay", "another", remedy="Call nacl.explorer.training for that"))
         return check_sweep(proposal.value)
 
     @traitlets.validate("loss", "penalty_weight", "kernel_size", "margin", "seed")
@@ -61,4 +64,4 @@ def training(source: str | Path | dict, **values: object) -> Training:
         known = [run[name] for run in sweep["runs"] if run[name] is not None]
         if known and usual not in known:
             start[name] = known[-1]
-    return Training(kind="training", sweep=sweep, **{**start, **values})
+    return Training(sweep=sweep, **{**start, **values})

@@ -47,7 +47,7 @@ class Explorer(anywidget.AnyWidget):
         self._esm = f"const explorer = {script()};\nexport default {{ render: explorer.render }};\n"
         self._css = style()
         for name in values:
-            if not self.has_trait(name):
+            if name not in self.values():
                 raise TypeError(expectation("value", f"to be one of {', '.join(self.values())}", repr(name)))
         super().__init__(**values)
 
@@ -111,9 +111,9 @@ def _plain(value: object) -> object:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def number(default: float, low: float, high: float, help: str) -> traitlets.Float:
-    """A trait of a number on a slider."""
-    return traitlets.Float(default, help=help).tag(sync=True, low=low, high=high)
+def number(default: float, low: float, high: float, help: str) -> traitlets.CFloat:
+    """A trait of a number on a slider; numbers of numpy and torch are taken too."""
+    return traitlets.CFloat(default, help=help).tag(sync=True, low=low, high=high)
 
 
 def whole(default: int, low: int, high: int, help: str) -> traitlets.Int:

@@ -11,6 +11,12 @@ function labelAt(map, row, column, border) {
   return labels[nearest(row, height) * width + nearest(column, width)];
 }
 
+// The map with those classes alone that it holds, and class 0: however many there are, the others have no share.
+function compacted(map) {
+  const held = [...new Set([0, ...map.labels])].sort((a, b) => a - b), place = new Map(held.map((k, i) => [k, i]));
+  return { ...map, labels: map.labels.map((k) => place.get(k)), classes: held.length, place };
+}
+
 function framed(map, radius, border) {
   const width = map.width + 2 * radius, height = map.height + 2 * radius;
   const values = new Int16Array(width * height);

@@ -26,8 +26,9 @@ function change(model, values) {
   model.save_changes();
 }
 
-// A slider of numbers: `at` gives a position for a value, `value` the other way round.
-function slider(model, name, { label, min, max, step, at = (v) => v, value = (p) => p, text = shown, hint }) {
+// A slider of numbers: `at` gives a position for a value, `value` the other way round. It rests unless another value,
+// `of`, is `needs`.
+function slider(model, name, { label, min, max, step, at = (v) => v, value = (p) => p, text = shown, hint, of, needs }) {
   const id = `nacl-${name}-${++made}`;
   const input = element("input", { id, type: "range", min, max, step, title: hint });
   const output = element("output", { for: id });
@@ -35,9 +36,10 @@ function slider(model, name, { label, min, max, step, at = (v) => v, value = (p)
     input.value = at(model.get(name));
     output.textContent = text(model.get(name));
     input.setAttribute("aria-valuetext", output.textContent);
+    input.disabled = of !== undefined && model.get(of) !== needs;
   };
   input.addEventListener("input", () => change(model, { [name]: value(Number(input.value)) }));
-  model.on(`change:${name}`, update);
+  for (const source of [name, of].filter(Boolean)) model.on(`change:${source}`, update);
   update();
   return element("div", { class: "nacl-control" }, element("label", { for: id }, label), input, output);
 }
@@ -69,12 +71,24 @@ function choice(model, name, { label, options, renew = [] }) {
   return element("div", { class: "nacl-control" }, element("label", { for: id }, label), select, element("span"));
 }
 
+// A table under a line of words, in a frame that stays as it is filled anew, scrolled as it was.
+function tablePanel(place = "nacl-numbers") {
+  const id = `${place}-${++made}`, caption = element("p", { id, class: "nacl-caption" });
+  const frame = element("div", { class: place, tabindex: 0, role: "group", "aria-labelledby": id });
+  return {
+    node: element("div", {}, caption, frame),
+    fill(words, columns, rows) {
+      caption.textContent = words;
+      frame.replaceChildren(table(id, columns, rows));
+    },
+  };
+}
+
 function table(caption, columns, rows) {
   const head = element("tr", {}, ...columns.map((words) => element("th", { scope: "col" }, words)));
   const line = ([first, ...cells]) =>
     element("tr", {}, element("th", { scope: "row" }, first), ...cells.map((cell) => element("td", {}, cell)));
-  return element("table", {}, element("caption", {}, caption), element("thead", {}, head),
-    element("tbody", {}, ...rows.map(line)));
+  return element("table", { "aria-labelledby": caption }, element("thead", {}, head), element("tbody", {}, ...rows.map(line)));
 }
 
 // How wide a chart may be: two stand side by side where there is room.

@@ -10,10 +10,12 @@ function neighbourhood(model, el) {
     tau: picture(""), svls: picture(""), band: picture(""),
   };
   const canvas = pictures.labels.canvas;
-  const numbers = element("div", { class: "nacl-numbers", tabindex: 0, role: "group", "aria-label": "The numbers of the pixel" }), summary = element("p", { class: "nacl-summary", "aria-live": "polite" });
-  const key = element("div", { class: "nacl-legend" });
+  const numbers = tablePanel(), band = tablePanel(), key = element("div", { class: "nacl-legend" });
+  const summary = element("p", { class: "nacl-summary", "aria-live": "polite" }), note = element("p", { class: "nacl-note" });
   const nameOf = (k) => model.get("class_names")[k] ?? `class ${k}`;
   const classes = () => Array.from({ length: model.get("num_classes") }, (_, k) => [k, nameOf(k)]);
+  // Those in words: all of a few, and of many those that the map holds.
+  const named = () => classes().filter(([c]) => map.classes <= CLASSES.length || map.labels.includes(c) || c === model.get("shown_class"));
 
   const mapOf = () => {
     const rows = model.get("labels");
@@ -21,14 +23,14 @@ function neighbourhood(model, el) {
   };
   const mapNames = () => [...Object.keys(model.get("maps")), ...(model.get("map") === OWN ? [OWN] : [])].map((name) => [name, name]);
   let map = mapOf();
-  model.on("change:labels", () => { map = mapOf(); });
+  for (const name of ["labels", "num_classes"]) model.on(`change:${name}`, () => { map = mapOf(); });
   model.on("change:map", () => {
     const found = model.get("maps")[model.get("map")];
     if (!found) return;
     const last = found.num_classes - 1, clipped = (name) => Math.min(model.get(name), last);
     change(model, { num_classes: found.num_classes, class_names: found.class_names, shown_class: clipped("shown_class"),
       brush: clipped("brush"), cursor: [Math.floor(found.labels.length / 2), Math.floor(found.labels[0].length / 2)],
-      labels: found.labels });
+      labels: found.labels, logits: found.logits ?? null, note: found.note ?? "" });
   });
 
   const drawing = drawer(el, drawAll);
@@ -74,15 +76,16 @@ function neighbourhood(model, el) {
 
   const options = () => ({ kernel_size: model.get("kernel_size"), sigma: model.get("sigma"), prior: model.get("prior"), border: model.get("border") });
   function drawAll() {
-    const values = options(), k = model.get("shown_class"), { width, classes: count } = map;
+    const values = options(), k = model.get("shown_class"), { width } = map, small = compacted(map), count = small.classes;
     const cursor = [Math.min(model.get("cursor")[0], map.height - 1), Math.min(model.get("cursor")[1], width - 1)];
-    const tau = neighbourPrior(map, values), inSvls = svlsPrior(map, values);
-    const label = Float64Array.from(inSvls, (share, i) => (share + (map.labels[Math.floor(i / count)] === i % count ? 1 : 0)) / 2);
-    const softened = Float64Array.from(map.labels, (own, pixel) => 1 - label[pixel * count + own]);
+    const tau = neighbourPrior(small, values), inSvls = svlsPrior(small, values);
+    const label = Float64Array.from(inSvls, (share, i) => (share + (small.labels[Math.floor(i / count)] === i % count ? 1 : 0)) / 2);
+    const softened = Float64Array.from(small.labels, (own, pixel) => 1 - label[pixel * count + own]);
+    const of = (shares, pixel, c) => (small.place.has(c) ? shares[pixel * count + small.place.get(c)] : 0);
     const frame = (context, cell) => outline(context, cell, cursor, (values.kernel_size - 1) / 2, map);
     pictures.labels.paint(map, (i) => rgbOf(classColour(map.labels[i])), frame);
-    pictures.tau.paint(map, (i) => scaleColour(tau[i * count + k]), frame);
-    pictures.svls.paint(map, (i) => scaleColour(label[i * count + k]), frame);
+    pictures.tau.paint(map, (i) => scaleColour(of(tau, i, k)), frame);
+    pictures.svls.paint(map, (i) => scaleColour(of(label, i, k)), frame);
     pictures.band.paint(map, (i) => scaleColour(2 * softened[i]), frame);
     const share = softened.filter((value) => value > 1e-9).length / softened.length;
     const words = { tau: `neighbours τ (${values.prior}) of ${nameOf(k)}`, svls: `SVLS label of ${nameOf(k)}`, band: "what SVLS takes from the own label" };
@@ -93,30 +96,47 @@ function neighbourhood(model, el) {
     const here = cursor[0] * width + cursor[1], own = map.labels[here];
     canvas.setAttribute("aria-label", `Label map of ${map.height} by ${width} pixels. Row ${cursor[0]}, column ${cursor[1]}: ${nameOf(own)}. `
       + "Arrow keys move, space paints, digits choose the class.");
-    key.replaceChildren(...classes().map(([c, name]) => element("span", {},
+    key.replaceChildren(...named().map(([c, name]) => element("span", {},
       element("span", { class: "nacl-spot", style: `background: ${classColour(c)}` }), ` ${c} ${name}`)));
-    numbers.replaceChildren(numbersAt(here, cursor, values, { tau, inSvls, label, count }));
+    const counted = evidence(small, values, false).weight;
+    fillNumbers(cursor, values, Object.fromEntries(Object.entries({ counted, tau, inSvls, label }).map(
+      ([name, shares]) => [name, (c) => of(shares, here, c)])), own);
+    fillBand(softened);
+    note.textContent = model.get("note");
     const most = softened.reduce((a, b) => Math.max(a, b), 0);
     summary.textContent = `SVLS changes the label of ${(100 * share).toFixed(1)}% of the pixels; `
       + (share ? `the pixel that gives up most keeps ${fixed(1 - most)} of its own label.` : "here it is cross-entropy.");
   }
 
-  function numbersAt(here, [row, column], values, { tau, inSvls, label, count }) {
-    const counted = evidence(map, values, false).weight, logits = model.get("logits");
+  function fillNumbers([row, column], values, { counted, tau, inSvls, label }, own) {
+    const logits = model.get("logits");
     const columns = ["class", "label y", "in the window", `τ (${values.prior})`, "τ inside SVLS", "SVLS label"];
     const at = logits && classes().map(([c]) => logits[c][row][column]), probs = at && softmaxOf(at);
     if (at) columns.push("logit l", "softmax", "|l − τ|");
-    const lines = classes().map(([c, name]) => {
-      const i = here * count + c;
-      const line = [name, map.labels[here] === c ? "1" : "0", shown(counted[i]), fixed(tau[i]), fixed(inSvls[i]), fixed(label[i])];
-      return at ? [...line, fixed(at[c], 2), fixed(probs[c]), fixed(Math.abs(at[c] - tau[i]), 2)] : line;
+    const lines = named().map(([c, name]) => {
+      const line = [name, own === c ? "1" : "0", shown(counted(c)), fixed(tau(c)), fixed(inSvls(c)), fixed(label(c))];
+      return at ? [...line, fixed(at[c], 2), fixed(probs[c]), fixed(Math.abs(at[c] - tau(c)), 2)] : line;
     });
-    let caption = `Pixel in row ${row}, column ${column}, and its window of ${values.kernel_size} × ${values.kernel_size}`;
+    let words = `Pixel in row ${row}, column ${column}, and its window of ${values.kernel_size} × ${values.kernel_size}`;
     if (at) {
-      const mean = at.reduce((sum, l, c) => sum + Math.abs(l - tau[here * count + c]), 0) / count;
-      caption += `. NACL's L1 penalty here, the mean of |l − τ|: ${fixed(mean)}`;
+      const mean = at.reduce((sum, l, c) => sum + Math.abs(l - tau(c)), 0) / at.length;
+      words += `. NACL’s L1 penalty here, the mean of |l − τ|: ${fixed(mean)}`;
     }
-    return table(caption, columns, lines);
+    numbers.fill(words, columns, lines);
+  }
+
+  // Class by class: how much of it lies in the band that SVLS softens, and what its pixels keep.
+  function fillBand(softened) {
+    const sums = new Map();
+    map.labels.forEach((own, pixel) => {
+      const [pixels, touched, taken] = sums.get(own) ?? [0, 0, 0];
+      sums.set(own, [pixels + 1, touched + (softened[pixel] > 1e-9), taken + softened[pixel]]);
+    });
+    const lines = classes().filter(([c]) => sums.has(c)).map(([c, name]) => {
+      const [pixels, touched, taken] = sums.get(c);
+      return [name, String(pixels), `${((100 * touched) / pixels).toFixed(1)}%`, fixed(1 - taken / pixels)];
+    });
+    band.fill("What SVLS changes, class by class", ["class", "pixels", "in the band", "mean share kept"], lines);
   }
 
   const controls = [
@@ -125,16 +145,16 @@ function neighbourhood(model, el) {
     slider(model, "sigma", { label: "Gaussian’s σ", min: 0.3, max: 5, step: 0.1, text: (v) => `${shown(v)} px` }),
     choice(model, "prior", { label: "Prior τ of NACL", options: () => PRIOR_NAMES }),
     choice(model, "border", { label: "Beyond the image", options: () => BORDER_NAMES }),
-    choice(model, "shown_class", { label: "Show the class", options: classes, renew: ["class_names"] }),
-    choice(model, "brush", { label: "Paint with", options: classes, renew: ["class_names"] }),
+    choice(model, "shown_class", { label: "Show the class", options: classes, renew: ["class_names", "num_classes"] }),
+    choice(model, "brush", { label: "Paint with", options: classes, renew: ["class_names", "num_classes"] }),
   ];
-  const note = model.get("note") ? [element("p", { class: "nacl-note" }, model.get("note"))] : [];
   const figures = element("div", { class: "nacl-pictures" }, ...Object.values(pictures).map(({ figure }) => figure));
-  const names = ["labels", "kernel_size", "sigma", "prior", "border", "shown_class", "cursor", "class_names", "logits"];
+  const names = ["labels", "kernel_size", "sigma", "prior", "border", "shown_class", "cursor", "class_names", "num_classes", "logits", "note"];
   return assemble(model, el, {
     title: "Explorer of the neighbourhood",
     help: "Paint labels with the mouse, a finger or the keys; move the sliders; point at a pixel to read its numbers.",
     controls, names, drawing,
-    body: [...note, figures, key, scaleBar("0", "1 (in the last map ½)"), summary, numbers],
+    body: [note, figures, key, scaleBar("0", "1 (in the last map ½)"), summary,
+      element("div", { class: "nacl-tables" }, numbers.node, band.node)],
   });
 }

@@ -71,7 +71,7 @@ function penalty(model, el) {
     slider(model, "margin", { label: "Margin m of MbLS", min: 0, max: 15, step: 0.5 }),
     slider(model, "gamma", { label: "Focusing γ of FL", min: 0, max: 5, step: 0.1 }),
     slider(model, "smoothing", { label: "Smoothing α of LS", min: 0, max: 0.5, step: 0.01, text: share }),
-    slider(model, "delta", { label: "Width δ of Huber", min: 0.1, max: 10, step: 0.1 }),
+    slider(model, "delta", { label: "Width δ of Huber", min: 0.1, max: 10, step: 0.1, of: "penalty", needs: "huber", hint: "of the Huber penalty only" }),
   ];
   const panel = (title, node, entries) => element("figure", {}, element("figcaption", {}, title), node, legend(entries));
   const body = [

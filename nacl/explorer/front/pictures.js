@@ -26,6 +26,7 @@ function picture(caption, attributes = { role: "img" }) {
       context.putImageData(image, 0, 0);
       const cell = Math.max(2, Math.floor(480 / Math.max(height, width)));
       [canvas.width, canvas.height] = [width * cell, height * cell];
+      canvas.style.width = `${Math.min(100, (100 * width) / height)}%`; // a tall map is no longer than a square one
       const large = canvas.getContext("2d");
       large.imageSmoothingEnabled = false;
       large.drawImage(small, 0, 0, canvas.width, canvas.height);
