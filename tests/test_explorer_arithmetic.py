@@ -65,6 +65,19 @@ def test_windows_and_priors(script):
         np.testing.assert_allclose(label, expected, **TOLERANCE)
 
 
+def test_the_counts_of_one_window_are_those_of_all(script):
+    states = [
+        [{"height": len(m), "width": len(m[0]), "labels": m.ravel().tolist(), "classes": k}, o]
+        for m, k, o in _maps(np.random.default_rng(6))
+    ]
+    code = """states => states.every(([map, options]) => {
+      const { weight } = evidence(map, options, false);
+      return map.labels.every((_, i) => countsAt(map, Math.floor(i / map.width), i % map.width, options)
+        .every((count, k) => count === weight[i * map.classes + k]));
+    })"""
+    assert script.evaluate(code, states)
+
+
 def test_classes_that_a_map_does_not_hold_have_no_share(script):
     states = [
         [{"height": len(m), "width": len(m[0]), "labels": m.ravel().tolist(), "classes": k}, o]

@@ -58,6 +58,17 @@ function evidence(map, { kernel_size: size, sigma, border }, ring) {
   return { weight, total };
 }
 
+// How many pixels of each class are in the window of one.
+function countsAt(map, row, column, { kernel_size: size, border }) {
+  const radius = (size - 1) / 2, counts = new Array(map.classes).fill(0);
+  for (let i = row - radius; i <= row + radius; i++)
+    for (let j = column - radius; j <= column + radius; j++) {
+      const label = labelAt(map, i, j, border);
+      if (label >= 0 && label < map.classes) counts[label] += 1;
+    }
+  return counts;
+}
+
 // The shares tau among the neighbours, as inside SVLS: pixel by pixel, the classes together.
 function svlsPrior(map, options) {
   const { classes, labels } = map;

@@ -82,8 +82,9 @@ function neighbourhood(model, el) {
     const label = Float64Array.from(inSvls, (share, i) => (share + (small.labels[Math.floor(i / count)] === i % count ? 1 : 0)) / 2);
     const softened = Float64Array.from(small.labels, (own, pixel) => 1 - label[pixel * count + own]);
     const of = (shares, pixel, c) => (small.place.has(c) ? shares[pixel * count + small.place.get(c)] : 0);
+    const colours = classes().map(([c]) => rgbOf(classColour(c)));
     const frame = (context, cell) => outline(context, cell, cursor, (values.kernel_size - 1) / 2, map);
-    pictures.labels.paint(map, (i) => rgbOf(classColour(map.labels[i])), frame);
+    pictures.labels.paint(map, (i) => colours[map.labels[i]], frame);
     pictures.tau.paint(map, (i) => scaleColour(of(tau, i, k)), frame);
     pictures.svls.paint(map, (i) => scaleColour(of(label, i, k)), frame);
     pictures.band.paint(map, (i) => scaleColour(2 * softened[i]), frame);
@@ -98,9 +99,9 @@ function neighbourhood(model, el) {
       + "Arrow keys move, space paints, digits choose the class.");
     key.replaceChildren(...named().map(([c, name]) => element("span", {},
       element("span", { class: "nacl-spot", style: `background: ${classColour(c)}` }), ` ${c} ${name}`)));
-    const counted = evidence(small, values, false).weight;
-    fillNumbers(cursor, values, Object.fromEntries(Object.entries({ counted, tau, inSvls, label }).map(
-      ([name, shares]) => [name, (c) => of(shares, here, c)])), own);
+    const counts = countsAt(small, ...cursor, values);
+    fillNumbers(cursor, values, own, (c) => ({ count: counts[small.place.get(c)] ?? 0,
+      tau: of(tau, here, c), inSvls: of(inSvls, here, c), label: of(label, here, c) }));
     fillBand(softened);
     note.textContent = model.get("note");
     const most = softened.reduce((a, b) => Math.max(a, b), 0);
@@ -108,18 +109,19 @@ function neighbourhood(model, el) {
       + (share ? `the pixel that gives up most keeps ${fixed(1 - most)} of its own label.` : "here it is cross-entropy.");
   }
 
-  function fillNumbers([row, column], values, { counted, tau, inSvls, label }, own) {
+  function fillNumbers([row, column], values, own, valuesOf) {
     const logits = model.get("logits");
     const columns = ["class", "label y", "in the window", `τ (${values.prior})`, "τ inside SVLS", "SVLS label"];
     const at = logits && classes().map(([c]) => logits[c][row][column]), probs = at && softmaxOf(at);
     if (at) columns.push("logit l", "softmax", "|l − τ|");
     const lines = named().map(([c, name]) => {
-      const line = [name, own === c ? "1" : "0", shown(counted(c)), fixed(tau(c)), fixed(inSvls(c)), fixed(label(c))];
-      return at ? [...line, fixed(at[c], 2), fixed(probs[c]), fixed(Math.abs(at[c] - tau(c)), 2)] : line;
+      const { count, tau, inSvls, label } = valuesOf(c);
+      const line = [name, own === c ? "1" : "0", String(count), fixed(tau), fixed(inSvls), fixed(label)];
+      return at ? [...line, fixed(at[c], 2), fixed(probs[c]), fixed(Math.abs(at[c] - tau), 2)] : line;
     });
     let words = `Pixel in row ${row}, column ${column}, and its window of ${values.kernel_size} × ${values.kernel_size}`;
     if (at) {
-      const mean = at.reduce((sum, l, c) => sum + Math.abs(l - tau(c)), 0) / at.length;
+      const mean = at.reduce((sum, l, c) => sum + Math.abs(l - valuesOf(c).tau), 0) / at.length;
       words += `. NACL’s L1 penalty here, the mean of |l − τ|: ${fixed(mean)}`;
     }
     numbers.fill(words, columns, lines);

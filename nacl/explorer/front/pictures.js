@@ -7,10 +7,11 @@ const SCALE = [[0, 32, 77], [64, 76, 107], [124, 123, 120], [188, 175, 111], [25
 const classColour = (k) => CLASSES[k < CLASSES.length ? k : 1 + ((k - 1) % (CLASSES.length - 1))];
 const rgbOf = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 
-function scaleColour(share) {
-  const place = Math.min(Math.max(share, 0), 1) * (SCALE.length - 1), i = Math.min(Math.floor(place), SCALE.length - 2);
+const SHADES = Array.from({ length: 1001 }, (_, thousandth) => {
+  const place = (thousandth / 1000) * (SCALE.length - 1), i = Math.min(Math.floor(place), SCALE.length - 2);
   return SCALE[i].map((c, j) => Math.round(c + (SCALE[i + 1][j] - c) * (place - i)));
-}
+});
+const scaleColour = (share) => SHADES[Math.round(1000 * Math.min(Math.max(share, 0), 1))];
 
 // A canvas in which `paint(colourOf, marks)` draws; its cells are whole pixels of the page where there is room.
 function picture(caption, attributes = { role: "img" }) {
@@ -22,7 +23,11 @@ function picture(caption, attributes = { role: "img" }) {
     paint({ height, width }, colourOf, marks = () => {}) {
       [small.width, small.height] = [width, height];
       const context = small.getContext("2d"), image = context.createImageData(width, height);
-      for (let i = 0; i < width * height; i++) image.data.set([...colourOf(i), 255], 4 * i);
+      for (let i = 0; i < width * height; i++) {
+        const colour = colourOf(i);
+        for (let j = 0; j < 3; j++) image.data[4 * i + j] = colour[j];
+        image.data[4 * i + 3] = 255;
+      }
       context.putImageData(image, 0, 0);
       const cell = Math.max(2, Math.floor(480 / Math.max(height, width)));
       [canvas.width, canvas.height] = [width * cell, height * cell];

@@ -40,7 +40,7 @@ function training(model, el) {
     const key = () => legend([...new Set(["ce", loss])].map((name) => [describe(name), lineOf(name)]));
     places.diagram.replaceChildren(diagram(found, loss, width), key());
     places.logits.replaceChildren(histogram(found, loss, width), key());
-    maps.image.paint(label, (i) => Array(3).fill(image[i]), (context, cell) => borders(context, cell, label));
+    maps.image.paint(label, (i) => [image[i], image[i], image[i]], (context, cell) => borders(context, cell, label));
     confidenceMap(maps.ce, found.ce, "CE");
     confidenceMap(maps.chosen, now, describe(loss));
     maps.image.canvas.setAttribute("aria-label", "A test slice with the borders of its labels");
