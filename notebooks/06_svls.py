@@ -442,8 +442,8 @@ plots.maps(
 # ```{exercise}
 # :label: exercise-svls-vessel
 # In the explorer above, take the map *thin vessel*, $k = 3$ and $\sigma = 1$. Which of the two classes gives up more of
-# its own label, on average over its pixels? Now widen the window to $k = 15$ and $\sigma = 5$. What becomes of the
-# vessel's label, and what would a network say of the vessel that learns it?
+# its own label, on average over its pixels? (Its last table tells it class by class.) Now widen the window to $k = 15$
+# and $\sigma = 5$. What becomes of the vessel's label, and what would a network say of the vessel that learns it?
 # ```
 #
 # ```{solution} exercise-svls-vessel
