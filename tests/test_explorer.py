@@ -1,6 +1,7 @@
 """The explorers from Python: what they take, what they refuse, and what they leave in a page."""
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -251,6 +252,15 @@ def test_the_command_refuses_in_one_line(arguments, says, capsys, monkeypatch):
     monkeypatch.chdir(PROJECT)
     assert main(["explore", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_told(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["explore", "penalty", "--no-browser", f"--port={port}"]) == 2
+    assert f"Expected `--port` that is free, got {port}" in capsys.readouterr().err
 
 
 def test_other_commands_do_not_wait_for_widgets():

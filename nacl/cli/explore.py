@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+import socket
 import tempfile
 from pathlib import Path
 
@@ -83,6 +84,7 @@ def _serve(names: list[str], sweep: Path | None, folder: Path, options: argparse
     with extra_needed("voila", "a server of the explorers", extra="explore"):
         import nbformat
         from voila.app import Voila
+    _check_port(options.port)
     cells = [
         nbformat.v4.new_markdown_cell("# Explorers of neighbour-aware calibration"),
         nbformat.v4.new_code_cell("from pathlib import Path\n\nfrom nacl import explorer"),
@@ -98,3 +100,13 @@ def _serve(names: list[str], sweep: Path | None, folder: Path, options: argparse
     arguments = [str(notebook), f"--port={options.port}", "--Voila.ip=127.0.0.1"]
     Voila.launch_instance([*arguments, *(["--no-browser"] if options.no_browser else [])])
     return 0
+
+
+def _check_port(port: int) -> None:
+    """Voila would take another one, and the address that is told would be wrong."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise ValueError(expectation("--port", "that is free", port, str(error), "Choose another")) from error
