@@ -27,6 +27,9 @@ $(READY): requirements.lock pyproject.toml
 book: setup ## train small networks, execute the notebooks, build _build/html
 	@$(BIN)/python book/build.py --data "$(DATA)" --profile $(PROFILE)
 
+results: setup ## rebuild the tables and figures of results/ (no training)
+	@$(BIN)/python book/results.py
+
 test: setup chromium ## every check: lint, the book, doctests, tests, browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,4 +56,4 @@ picture: setup ## draw the picture of the README from the runs of `make book`
 clean: ## remove what was built; runs/ and .venv stay
 	rm -rf build _build
 
-.PHONY: help setup book test chromium notebooks lock picture clean
+.PHONY: help setup book results test chromium notebooks lock picture clean

@@ -94,6 +94,8 @@ EQUATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "paired-interval": ("the interval of a paired difference", ("nacl.statistics.paired_difference",)),
     "holm": ("Holm's corrected p values", ("nacl.ranks.holm",)),
     "nemenyi": ("the critical difference of mean ranks", ("nacl.ranks.nemenyi_critical_difference",)),
+    "ceiling-bias": ("what NACL bends a forecast by", ("nacl.theory.minimum.nacl_minimum",)),
+    "ceiling-inverse": ("the forecast unbent", ("nacl.theory.bias.without_bias",)),
 }
 """In the order of the book: for each label what it says, and the functions, as the API names them."""
 

@@ -62,6 +62,7 @@ found = {
     )
     for name, kind in sets.items()
 }
+found = {name: there for name, there in found.items() if len(there.runs)}
 tables = {name: there.table() for name, there in found.items()}
 
 # %% tags=["hide-input"]
@@ -142,7 +143,10 @@ for name, comparison in compared.items():
         plots.trade(
             plain,
             ("dice", f"{name}: Dice (higher is better)"),
-            ("ece_predicted_border", "ECE, predicted border (lower is better)"),
+            (
+                "ece_predicted_border",
+                "ECE, predicted border (lower is better)",
+            ),
         )
     )
 
@@ -164,7 +168,8 @@ for name, table in tables.items():
     critical = nemenyi_critical_difference(len(scores), ranked.blocks)
     names = list(scores)
     groups = [
-        [names[i] for i in group] for group in cliques(ranked.ranks, critical)
+        [names[i] for i in group]
+        for group in cliques(ranked.ranks, critical)
     ]
     display(
         Markdown(
@@ -190,7 +195,9 @@ chosen = ["ce", "ce + temperature", "svls", "mbls", "nacl"]
 for name, there in found.items():
     pooled = there.pooled_bins()
     bins = {method: pooled[method] for method in chosen if method in pooled}
-    display(Markdown(f"**{name}**"), plots.reliability_diagram(bins, regions))
+    display(
+        Markdown(f"**{name}**"), plots.reliability_diagram(bins, regions)
+    )
 
 # %% [markdown]
 # ## What the theory expected
@@ -213,18 +220,25 @@ for name, there in found.items():
     pooled = there.pooled_bins()
     for method, ceiling in ceilings.items():
         if method in pooled:
-            sums = pooled[method].query("region == 'all'").sum(numeric_only=True)
+            sums = (
+                pooled[method]
+                .query("region == 'all'")
+                .sum(numeric_only=True)
+            )
             rows.append(
                 {
                     "data": name,
                     "method": method,
                     "ceiling": ceiling,
-                    "mean confidence": sums["confidence_sum"] / sums["count"],
+                    "mean confidence": sums["confidence_sum"]
+                    / sums["count"],
                     "accuracy": sums["correct_sum"] / sums["count"],
                 }
             )
 theory = pd.DataFrame(rows)
-theory["confidence - accuracy"] = theory["mean confidence"] - theory["accuracy"]
+theory["confidence - accuracy"] = (
+    theory["mean confidence"] - theory["accuracy"]
+)
 theory["ceiling - 1"] = theory["ceiling"] - 1
 theory.set_index(["data", "method"]).style.format("{:.3f}")
 
@@ -249,7 +263,9 @@ for name, comparison in compared.items():
         row = by.loc[(metric, "nacl")]
         words[question] = "lower" if row["difference"] < 0 else "higher"
         words[question] += f" by {abs(row['difference']):.4f}"
-        words[question] += "" if row["significant"] else " (not significant)"
+        words[question] += (
+            "" if row["significant"] else " (not significant)"
+        )
     scaled = means["nll", "ce + temperature"]
     words["NLL, against CE + temperature"] = (
         "lower" if means["nll", "nacl"] < scaled else "higher"
@@ -268,14 +284,26 @@ for name, comparison in compared.items():
 verdict = pd.DataFrame(verdicts)
 verdict
 # %% tags=["hide-input"]
-better = [n for n in sets if verdict.loc["NLL", n].startswith("lower")]
-papers_better = [n for n in sets if verdict.loc["papers' ECE of NACL, against CE", n].startswith("lower")]
-worse_all = [n for n in sets if verdict.loc["ECE over all pixels", n].startswith("higher")]
-beats = [n for n in sets if verdict.loc["NLL, against CE + temperature", n] == "lower"]
+better = [n for n in tables if verdict.loc["NLL", n].startswith("lower")]
+papers_better = [
+    n
+    for n in tables
+    if verdict.loc["papers' ECE of NACL, against CE", n].startswith("lower")
+]
+worse_all = [
+    n
+    for n in tables
+    if verdict.loc["ECE over all pixels", n].startswith("higher")
+]
+beats = [
+    n
+    for n in tables
+    if verdict.loc["NLL, against CE + temperature", n] == "lower"
+]
 of_nacl = theory[theory["method"] == "nacl"]
 Markdown(
     "**What we saw.** By the papers' number NACL is better calibrated than cross-entropy on "
-    f"{len(papers_better)} of {len(sets)} sets ({', '.join(papers_better) or 'none'}); over all pixels it is worse on {len(worse_all)} "
+    f"{len(papers_better)} of {len(tables)} sets ({', '.join(papers_better) or 'none'}); over all pixels it is worse on {len(worse_all)} "
     f"({', '.join(worse_all) or 'none'}), where its confidence lies {-of_nacl['confidence - accuracy'].min():.3f} to "
     f"{-of_nacl['confidence - accuracy'].max():.3f} below its accuracy: the price of the ceiling, {0.1 / classes:.3f}. By likelihood it is better than cross-entropy on "
     f"{len(better)} ({', '.join(better) or 'none'}), and better than cross-entropy with a temperature on {len(beats)} ({', '.join(beats) or 'none'})."
@@ -340,7 +368,9 @@ made[
 
 # %% tags=["hide-cell"]
 assert all(len(table) for table in tables.values())
-for name, table in tables.items():
-    assert table.groupby(["method", "seed"])["case"].nunique().nunique() == 1
+for table in tables.values():
+    assert (
+        table.groupby(["method", "seed"])["case"].nunique().nunique() == 1
+    )
     assert table["dice"].between(0, 1).all()
 assert (theory["mean confidence"] <= theory["ceiling"] + 0.01).all()

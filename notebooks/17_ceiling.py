@@ -124,6 +124,7 @@ found = {
     )
     for name, kind in sets.items()
 }
+found = {name: there for name, there in found.items() if len(there.runs)}
 tables = {name: there.table() for name, there in found.items()}
 validation = {}
 for name, there in found.items():
@@ -169,7 +170,10 @@ for comparison in compared.values():
         plots.trade(
             comparison,
             ("ece_all", "ECE, all pixels (lower is better)"),
-            ("ece_predicted_border", "ECE, predicted border (lower is better)"),
+            (
+                "ece_predicted_border",
+                "ECE, predicted border (lower is better)",
+            ),
         )
     )
 
@@ -195,7 +199,9 @@ pd.DataFrame(duels)
 # %% tags=["hide-input"]
 verdicts = []
 for name, comparison in compared.items():
-    means = comparison.pivot(index="method", columns="metric", values="mean")
+    means = comparison.pivot(
+        index="method", columns="metric", values="mean"
+    )
     against = [
         compare(tables[name], ["nll"], baseline=rival).set_index("method")
         for rival in rivals
