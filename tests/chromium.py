@@ -45,10 +45,12 @@ def new_tab(browser, width: int = DESK, allowed: str = "file:", **options):
     return tab
 
 
-def barriers(tab, **options):
-    """What axe-core finds that shuts readers out, as rule, place and reason."""
+def barriers(tab, within: str | None = None, **options):
+    """What axe-core finds that shuts readers out, in the page or `within` a part of it, as rule, place and reason."""
     from axe_playwright_python.sync_playwright import Axe
 
-    further = {"exclude": [["dl.py ~ dl.py"]]}  # signatures after the first, a thousand and alike: a minute of looking
-    found = Axe().run(tab, further, {"resultTypes": ["violations"], "preload": False, **options}).response["violations"]
+    place = {"exclude": [["dl.py ~ dl.py"]]}  # signatures after the first, a thousand and alike: a minute of looking
+    if within is not None:
+        place["include"] = [[within]]
+    found = Axe().run(tab, place, {"resultTypes": ["violations"], "preload": False, **options}).response["violations"]
     return [(rule["id"], node["target"], node["failureSummary"]) for rule in found for node in rule["nodes"]]

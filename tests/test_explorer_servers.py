@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import nbformat
 import pytest
-from chromium import launched, new_tab
+from chromium import DESK, PHONE, barriers, launched, new_tab
 from conftest import PROJECT
 
 from nacl.cli.explore import NAMES
@@ -74,7 +74,21 @@ def test_voila_shows_all_of_them_and_they_move(browser, tmp_path):
         slider.focus()
         slider.press("ArrowRight")
         tab.get_by_text("window of 5 × 5").wait_for()
+        fits_and_shuts_nobody_out(tab)
         tab.context.close()
+
+
+def fits_and_shuts_nobody_out(tab):
+    """The explorers among what a server has on its page, wide and narrow, under its light theme and its dark one."""
+    grounds = set()
+    for width, light in ((DESK, "true"), (PHONE, "false")):
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.evaluate("light => { document.body.dataset.jpThemeLight = light }", light)
+        explorers = tab.locator(".nacl-explorer")
+        grounds.add(explorers.first.evaluate("el => getComputedStyle(el).backgroundColor"))
+        assert explorers.first.evaluate("el => el.scrollWidth <= el.clientWidth")
+        assert barriers(tab, ".nacl-explorer") == []
+    assert len(grounds) == 2
 
 
 @pytest.fixture
@@ -121,3 +135,5 @@ def test_in_jupyterlab_python_sees_and_sets_the_values(lab):
     lab.locator(".jp-CodeCell .cm-content").nth(2).click()
     lab.keyboard.press("Shift+Enter")
     lab.get_by_text("Python sees 11 painted 1").wait_for(timeout=PATIENCE)
+    lab.keyboard.press("Control+b")  # JupyterLab's list of files would leave a phone no room
+    fits_and_shuts_nobody_out(lab)
