@@ -296,6 +296,10 @@ for name, comparison in compared.items():
     words["Dice at most 0.01 below CE's"] = (
         "shown" if trial.shown else f"not shown ({loss:+.3f})"
     )
+    best = means["dice"].idxmax()
+    words["highest Dice, and its ECE at the border"] = (
+        f"{best}, {means['ece_predicted_border', best]:.3f}"
+    )
     words["lowest NLL of all"] = means["nll"].idxmin()
     words["lowest ECE, predicted border"] = means[
         "ece_predicted_border"

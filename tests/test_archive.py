@@ -1,14 +1,17 @@
 """Finished runs in three tables: what comes back is what was put in, and nothing that was there is lost."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from nacl.archive import LEFT_OUT, TABLES, add_to_archive, archive_of, read_archive
 from nacl.cli import main
+from nacl.data.load import EMBEDDED
 from nacl.evaluation import SUMMARY
 from nacl.experiments import train_run
+from nacl.grids import plan, size_of
 from nacl.results import results_table
 from nacl.runs import Run
 from nacl.tables import compare
@@ -120,3 +123,19 @@ def test_missing_and_foreign_files_are_named(tmp_path):
         (tmp_path / f"x-{name}.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"column identity, got .*x-runs\.csv"):
         read_archive(tmp_path / "x")
+
+
+# What is in the repository
+
+RESULTS = Path(__file__).parents[1] / "results" / "small"
+
+
+@pytest.mark.parametrize("grid", ["main-table", "ceiling"])
+def test_the_results_that_the_book_shows_are_whole_grids_of_each_seed(grid):
+    stored = read_archive(RESULTS)
+    for (dataset, seed), rows in stored.runs.groupby(["dataset", "seed"]):
+        kind = dataset if dataset in EMBEDDED else "a folder"
+        found = stored.of(plan(grid, profile="small", data=kind, seeds=[int(seed)]), dataset)
+        assert len(found.runs) == size_of(grid), (dataset, seed)
+        assert rows["commit"].str.fullmatch("[0-9a-f]{40}").all()
+        assert found.table().groupby("method")["case"].nunique().nunique() == 1
