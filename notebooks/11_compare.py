@@ -75,8 +75,8 @@ Markdown(text + ".")
 
 # %%
 columns = [c for c in (*SUMMARY, "kl_posterior") if c in table]
-compared = compare(table, columns, baseline="ce")
 methods = ["ce", "ce + temperature", "svls", "nacl", "nacl + temperature"]
+compared = compare(table[table["method"].isin(methods)], columns)
 typeset(compared).loc[methods].T
 
 # %% [markdown]
