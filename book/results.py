@@ -14,7 +14,7 @@ def main() -> int:
     """Execute them; the exit status is 1 where one died."""
     start = time.monotonic()
     try:
-        pages = execute_pages(dict.fromkeys(CHAPTERS, {}), "phantom", [], jobs=available_cores())
+        pages = execute_pages({name: {} for name in CHAPTERS}, "phantom", [], jobs=available_cores())
     except PageError as error:
         print(f"results: {error}", file=sys.stderr)
         return 1

@@ -44,23 +44,22 @@ check_parameters(globals())
 
 # %% [markdown]
 # **Predict.** Cross-entropy is the method to beat, and one temperature fitted after training costs nothing. On which of
-# the three sets will NACL have the better negative log-likelihood than both? And its calibration error over all pixels:
-# will that be lower?
+# the sets will NACL have a better negative log-likelihood than both? And its calibration error over all pixels: will that
+# be lower?
 
 # %%
-sets = {"acdc": "benchmark", "phantom": "embedded", "brain": "embedded"}
 stored = read_archive(PROJECT_ROOT / archive)
 found = {
     name: stored.of(
         plan(
             "main-table",
             profile=profile,
-            data="acdc" if kind == "benchmark" else name,
+            data=name,
             seeds=range(seeds),
         ),
         name,
     )
-    for name, kind in sets.items()
+    for name in stored.runs["dataset"].unique()
 }
 found = {name: there for name, there in found.items() if len(there.runs)}
 tables = {name: there.table() for name, there in found.items()}

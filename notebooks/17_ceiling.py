@@ -110,19 +110,18 @@ pd.concat(
 # What may be chosen is chosen without the test patients: the row with the lowest likelihood loss on validation.
 
 # %%
-sets = {"acdc": "benchmark", "phantom": "embedded", "brain": "embedded"}
 stored = read_archive(PROJECT_ROOT / archive)
 found = {
     name: stored.of(
         plan(
             "ceiling",
             profile=profile,
-            data="acdc" if kind == "benchmark" else name,
+            data=name,
             seeds=range(seeds),
         ),
         name,
     )
-    for name, kind in sets.items()
+    for name in stored.runs["dataset"].unique()
 }
 found = {name: there for name, there in found.items() if len(there.runs)}
 tables = {name: there.table() for name, there in found.items()}

@@ -55,6 +55,6 @@ def test_the_line_that_changes_is_the_only_one(page, tmp_path):
 @pytest.mark.parametrize("page", PAGES)
 def test_what_is_installed_is_an_extra_of_this_project(page):
     (command,) = blocks(page, "bash")
-    extras = re.fullmatch(r"pip install 'nacl-calibration\[([\w,]+)\]'\n", command)[1].split(",")
+    extras = re.fullmatch(r"pip install -e 'path/to/this\[([\w,]+)\]'\n", command)[1].split(",")
     pyproject = (BOOK.parent / "pyproject.toml").read_text()
     assert all(re.search(rf"^{extra} = \[", pyproject, flags=re.MULTILINE) for extra in extras)
