@@ -99,13 +99,15 @@ def execute_page(
 ) -> tuple[Path, str]:
     """The executed notebook, from an earlier time or made now, and what it died of if it did.
 
-    What it is known by: its code, its parameters, the package's source, the data's content, the tables of finished
-    sweeps, what explorers are made of, and `results`, the records of the runs that pages show. Its prose is not among
-    them, see `page_of`.
+    What it is known by: its code, its parameters, the package's source, the data's content, what explorers are made
+    of, the tables of finished sweeps if it names their folder, and `results`, the records of the runs that pages show.
+    Its prose is not among them, see `page_of`.
     """
     notebook = NOTEBOOKS / f"{name}.ipynb"
     code = [(cell.source, cell.metadata) for cell in _code(nbformat.read(notebook, as_version=4))]
-    shown = sorted([*PROJECT_ROOT.glob("results/*.*"), *PROJECT_ROOT.glob("nacl/explorer/front/*")])
+    shown = sorted(PROJECT_ROOT.glob("nacl/explorer/front/*"))
+    if any('"results' in source for source, _ in code):
+        shown += sorted(PROJECT_ROOT.glob("results/*.*"))
     parts = [code, source_hash(), dataset_fingerprint(data), json.dumps(parameters), *results]
     parts += [file.read_text(encoding="utf-8") for file in shown]
     page = PAGES / f"{name}-{hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()}.ipynb"
