@@ -215,8 +215,9 @@ for name, comparison in compared.items():
         )
     ]
     lifted = means.loc["nacl (mixed_only)", "ece_all"]
+    chosen = validation[name].idxmin()
     verdicts.append(
-        f"On **{name}** the lowest likelihood loss is that of {means['nll'].idxmin()} ({means['nll'].min():.4f}), the lowest error round the "
+        f"On **{name}** validation would have chosen {chosen}, which has a likelihood loss of {means.loc[chosen, 'nll']:.4f} on the test patients. There the lowest likelihood loss is that of {means['nll'].idxmin()} ({means['nll'].min():.4f}), the lowest error round the "
         f"predicted border that of {means['ece_predicted_border'].idxmin()} ({means['ece_predicted_border'].min():.4f}), and over all pixels that of "
         f"{means['ece_all'].idxmin()} ({means['ece_all'].min():.4f}). On mixed windows only, the error over all pixels is {lifted:.4f} instead of NACL's "
         f"{means.loc['nacl', 'ece_all']:.4f}; cross-entropy has {means.loc['ce', 'ece_all']:.4f}. Significantly better in likelihood than both rivals: "
