@@ -87,14 +87,14 @@ def test_table_is_the_mean_of_each_run_with_what_differs(trained, capsys):
     first, header, *rows = capsys.readouterr().out.splitlines()
     assert "size=32" in first
     assert header.split()[:2] == ["method", "seed"]
-    assert sorted(row.split()[0] for row in rows) == ["ce", "ce", "nacl", "nacl"]
+    assert sorted(row.split()[0] for row in rows) == ["ce", "ce", "nacl", "nacl", "nacl"]
     assert sum("ce + temperature" in row for row in rows) == 1
 
 
 def test_table_of_cases_goes_to_a_file_with_every_column(trained, tmp_path, capsys):
     file = tmp_path / "new" / "cases.csv"
     assert main(["table", "--runs", str(trained), "--cases", "--csv", str(file)]) == 0
-    assert f"8 rows in {file}" in capsys.readouterr().out
+    assert f"10 rows in {file}" in capsys.readouterr().out
     table = pd.read_csv(file)
     assert ({f.name for f in fields(Run)} - {"data", "device"}) | {"case", "identity", "commit", *SUMMARY} <= set(table)
     mean = table.groupby("method")["nll"].mean()

@@ -12,8 +12,8 @@ from loss_cases import PER_CLASS, C, by_pixel, data
 from oracles import IGNORE
 
 from nacl.losses import CRaCLoss, cross_entropy_loss
-from nacl.losses.lagrangian import LAGRANGIANS, _mixed, crac_loss
-from nacl.priors import BORDERS, neighbour_prior
+from nacl.losses.lagrangian import LAGRANGIANS, crac_loss
+from nacl.priors import BORDERS, mixed_shares, neighbour_prior
 
 SLOPES = {
     "phr": lambda h, m, rho: m + rho * h,
@@ -96,7 +96,7 @@ def test_straight_edge_is_a_border_on_both_sides(across):
     target[:, :, 10:] = 1
     if across:
         target = target.mT
-    mixed = _mixed(neighbour_prior(target, 2))[0, 0]
+    mixed = mixed_shares(neighbour_prior(target, 2))[0, 0]
     expected = torch.zeros(20, 20)
     expected[:, 9:11] = 1
     assert torch.equal(mixed.T if across else mixed, expected)
@@ -109,13 +109,13 @@ def test_the_authors_test_for_a_border_is_zero_by_algebra():
 
 @pytest.mark.parametrize("border", BORDERS)
 def test_edge_of_an_image_is_a_border_only_where_background_is_seen_beyond(border):
-    mixed = _mixed(neighbour_prior(torch.full((1, 3, 3), 2), C, border=border))
+    mixed = mixed_shares(neighbour_prior(torch.full((1, 3, 3), 2), C, border=border))
     assert mixed.sum() == (8 if border == "background" else 0)
 
 
 def test_ignored_pixels_make_no_border():
     target = torch.tensor([[[0, 0, IGNORE, 1, 1]]])
-    assert (_mixed(neighbour_prior(target, 2))[target.unsqueeze(1) != IGNORE] == 0).all()
+    assert (mixed_shares(neighbour_prior(target, 2))[target.unsqueeze(1) != IGNORE] == 0).all()
 
 
 # Learning

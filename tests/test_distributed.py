@@ -28,8 +28,8 @@ def ways(tiny_acdc, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ways")
     done = together("ways", folder, tiny_acdc)
     assert done.returncode == 0, done.stderr
-    assert "read 4 rows, rank 0" in done.stdout
-    assert "read 4 rows, rank 1" in done.stdout
+    assert "read 6 rows, rank 0" in done.stdout
+    assert "read 6 rows, rank 1" in done.stdout
     return folder
 
 
@@ -51,6 +51,7 @@ def test_a_run_of_two_processes_is_filed_once_and_has_the_numbers_of_one(ways, t
         "history.csv",
         "metrics.csv",
         "bins.csv",
+        "validation.csv",
         "weights.safetensors",
     }
     alone = train_run(a_run(str(tiny_acdc)), runs=tmp_path)

@@ -108,7 +108,15 @@ class Place:
             assert trained.count((run.seed, EPOCHS)) == 1
             names = {file.name for file in folder.iterdir()}
             assert names == {
-                *("run.json", "metrics.csv", "bins.csv", "history.csv", "weights.safetensors", "notebook.ipynb"),
+                *(
+                    "run.json",
+                    "metrics.csv",
+                    "validation.csv",
+                    "bins.csv",
+                    "history.csv",
+                    "weights.safetensors",
+                    "notebook.ipynb",
+                ),
                 *(".lock", ".sweep.lock"),
             }
         assert not self.processes()

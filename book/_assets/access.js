@@ -15,8 +15,12 @@ addEventListener("DOMContentLoaded", () => {
   }
 });
 
-// The keyboard reaches boxes that scroll, and the theme looks for them at each change of size: pictures come later.
-addEventListener("load", () => dispatchEvent(new Event("resize")));
+// The keyboard reaches boxes that scroll. The theme knows those of text and tables; these are pictures, loaded later.
+addEventListener("load", () => {
+  for (const box of document.querySelectorAll(".cell_output:has(> img)")) {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  }
+});
 
 // Ink on white paper, whatever the screen shows.
 addEventListener("beforeprint", () => {
