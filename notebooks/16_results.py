@@ -94,7 +94,7 @@ Markdown(
     "**The protocol is a small one**, of minutes a run on one CPU core: small images, a network with instance "
     "normalisation (the papers' has none) that learns fast, and few patients. The papers train their U-Net for 100 epochs at 192 x 192 "
     "pixels on a GPU; the same command with `--profile full` does that. Every method has the hyper-parameters that its authors "
-    "chose, so each had the same budget, none. The epoch was chosen, and the temperature fitted, on validation patients. "
+    "chose (the added losses weigh 1), so each had the same budget, none. The epoch was chosen, and the temperature fitted, on validation patients. "
     + (
         "**Where there is one seed, intervals speak of patients only**: another seed may turn the order of two methods."
         if least == 1
