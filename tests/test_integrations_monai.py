@@ -99,9 +99,13 @@ def test_our_options_reach_our_function(axes):
         image=image,
     )
     assert torch.equal(loss(logits, target, image), wanted)
+    target.clamp_min_(0)[:, :4] = 1  # windows of one class, and of several
+    borders = NACLLoss(C, axes, distance_type="huber", mixed_only=True, delta=0.3)(logits, target)
+    assert torch.equal(borders, nacl_loss(logits, target, penalty="huber", mixed_only=True, delta=0.3))
+    others = [NACLLoss(C, axes, distance_type="huber", **o) for o in ({"mixed_only": True}, {"delta": 0.3})]
+    assert all(loss(logits, target) != borders for loss in others)
     gaussian = NACLLoss(C, axes, 5, "gaussian", sigma=2.0, ignore_index=3)
     options = {"prior": "gaussian", "kernel_size": 5, "sigma": 2.0, "ignore_index": 3}
-    target = target.clamp_min(0)
     assert torch.equal(gaussian(logits, target), nacl_loss(logits, target, **options))
     assert torch.equal(gaussian.get_constr_target(target), neighbour_prior(target, C, **options))
 

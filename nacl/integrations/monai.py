@@ -36,6 +36,8 @@ class NACLLoss(nn.Module):
         sigma: standard deviation in pixels of the "gaussian" and the "bilateral" kernel.
         border: what counts beyond the image: "inside", "replicate", "background" or "zero".
         softmax: constrain softmax(l) instead of l.
+        mixed_only: penalise only where the window holds several classes, see `nacl_loss`.
+        delta: where "huber" turns from square to linear, positive.
         ignore_index: label of pixels that give no loss, no gradient, and are nobody's neighbours.
         reduction: "mean" over the pixels that are not ignored, "sum", or "none".
 
@@ -64,6 +66,8 @@ class NACLLoss(nn.Module):
         *,
         border: str = "inside",
         softmax: bool = False,
+        mixed_only: bool = False,
+        delta: float = 1.0,
         ignore_index: int = -100,
         reduction: str = "mean",
     ) -> None:
@@ -78,7 +82,8 @@ class NACLLoss(nn.Module):
         self.classes, self.dim = classes, dim
         self.neighbours = {"prior": kernel_ops, "kernel_size": kernel_size, "sigma": sigma, "border": border}
         self.neighbours["ignore_index"] = ignore_index
-        self.options = {"penalty": distance_type, "penalty_weight": alpha, "softmax": softmax, "reduction": reduction}
+        self.options = {"penalty": distance_type, "penalty_weight": alpha, "delta": delta, "softmax": softmax}
+        self.options |= {"mixed_only": mixed_only, "reduction": reduction}
         # A call on the smallest input refuses a bad option where it is written, not at the first step.
         space = (1,) * dim
         self(torch.zeros(1, classes, *space), torch.zeros(1, *space).long(), torch.zeros(1, *space))

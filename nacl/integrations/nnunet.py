@@ -164,7 +164,9 @@ class _Trainer(nnUNetTrainer):
 
 
 class nnUNetTrainerNACL(_Trainer):
-    """`nacl.nacl_loss`: attributes penalty_weight, kernel_size, prior, penalty, sigma, delta, border, softmax."""
+    """`nacl.nacl_loss`: attributes penalty_weight, kernel_size, prior, penalty, sigma, delta, border, softmax,
+    mixed_only.
+    """
 
     pixel_loss = NACLLoss
 
