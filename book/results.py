@@ -7,7 +7,7 @@ from execute import PageError, execute_pages
 
 from nacl._parallel import available_cores
 
-CHAPTERS = ("16_results", "17_ceiling")
+CHAPTERS = ("16_results", "17_ablations", "18_ceiling")
 
 
 def main() -> int:

@@ -8,7 +8,9 @@ import pandas as pd
 
 from nacl._checks import expectation
 from nacl._files import whole_file
+from nacl.data.load import EMBEDDED
 from nacl.evaluation import SUMMARY
+from nacl.grids import plan
 from nacl.results import PROVENANCE, Result
 from nacl.runs import Run
 
@@ -42,10 +44,34 @@ class Archive:
             runs: as `nacl.grids.plan` gives them; the path of their data does not count.
             dataset: the name of the data.
         """
+        known = self._known(dataset)
         wanted = dict.fromkeys(_key(_texts(run)) for run in runs)
+        return self._with([known[key] for key in wanted if key in known])
+
+    def of_grid(self, grid: str, *, profile: str, seeds: int, **fixed: object) -> dict[str, "Archive"]:
+        """For each data set, what is there of a grid: the runs of those seeds of which it has all.
+
+        Args:
+            grid, profile, fixed: as in `nacl.grids.plan`.
+            seeds: how many at most, from 0.
+
+        Returns:
+            The data sets that have the grid of a seed, by name, in the order in which they came.
+        """
+        found = {}
+        for name in self.runs["dataset"].unique():
+            known, data = self._known(name), name if name in EMBEDDED else f"a folder of {name}"
+            each = [plan(grid, profile=profile, data=data, seeds=[seed], **fixed) for seed in range(seeds)]
+            keys = [[_key(_texts(run)) for run in runs] for runs in each]
+            whole = dict.fromkeys(known[key] for of_seed in keys if known.keys() >= set(of_seed) for key in of_seed)
+            if whole:
+                found[name] = self._with(list(whole))
+        return found
+
+    def _known(self, dataset: str) -> dict[tuple[str, ...], str]:
+        """The identity of each run on a data set by its values, of two versions the newer."""
         rows = self.runs[self.runs["dataset"] == dataset].sort_values("finished", kind="stable")
-        found = {_key(row): row["identity"] for row in rows.to_dict("records")}
-        return self._with([found[key] for key in wanted if key in found])
+        return {_key(row): row["identity"] for row in rows.to_dict("records")}
 
     def _with(self, identities: Sequence[str]) -> "Archive":
         """Of these runs only, in this order."""

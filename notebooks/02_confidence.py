@@ -221,10 +221,12 @@ Markdown(
 #
 # ```{math}
 # :label: murphy
+# \begin{aligned}
 # \text{Brier} \;\approx\;
-#   \underbrace{\sum_k \sum_b \frac{n_{bk}}{n} \left( p_{bk} - a_{bk} \right)^2}_{\text{reliability}}
-# - \underbrace{\sum_k \sum_b \frac{n_{bk}}{n} \left( a_{bk} - a_k \right)^2}_{\text{resolution}}
+#   & \underbrace{\sum_k \sum_b \frac{n_{bk}}{n} \left( p_{bk} - a_{bk} \right)^2}_{\text{reliability}} \\
+# - & \underbrace{\sum_k \sum_b \frac{n_{bk}}{n} \left( a_{bk} - a_k \right)^2}_{\text{resolution}}
 # + \underbrace{\sum_k a_k (1 - a_k)}_{\text{uncertainty}} .
+# \end{aligned}
 # ```
 #
 # *Reliability* is squared gaps: is it honest? (A small number is good, in spite of the name.) *Resolution*: do pixels

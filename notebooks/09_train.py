@@ -119,7 +119,7 @@ plain[["case", *SUMMARY]].style.format(precision=3).hide(axis="index")
 # their likelihood ({doc}`02_confidence`). It changes no label. A loss that does not beat *cross-entropy and a
 # temperature* has not earned its place, so {doc}`11_compare` and {doc}`12_penalty` have that row.
 # It is one number for all pixels: what mends one region may spoil another. (NACL with L1 has a third row, "unbiased": its
-# known bias undone, see {doc}`17_ceiling`.)
+# known bias undone, see {doc}`18_ceiling`.)
 
 # %%
 numbers = [c for c in SUMMARY if c not in ("dice", "hd95")]

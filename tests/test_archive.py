@@ -11,7 +11,7 @@ from nacl.cli import main
 from nacl.data.load import EMBEDDED
 from nacl.evaluation import SUMMARY
 from nacl.experiments import train_run
-from nacl.grids import plan, size_of
+from nacl.grids import GRIDS, PROFILES, plan, size_of
 from nacl.results import results_table
 from nacl.runs import Run
 from nacl.tables import compare
@@ -81,6 +81,19 @@ def test_runs_are_found_by_their_values_whatever_version_and_folder_they_are_of(
     assert list(found.table()["loss"].unique()) == ["nacl", "ce"]
     assert set(found.bins["identity"]) == set(found.runs["identity"])
     assert archive.of(wanted, "phantom").runs.empty
+
+
+def test_a_grid_is_found_where_a_seed_has_all_of_it(stem, monkeypatch):
+    monkeypatch.setitem(PROFILES, "tiny", dict.fromkeys(("embedded", "benchmark"), TINY))
+    monkeypatch.setitem(GRIDS, "ours", [{"loss": ["ce"]}, {"loss": ["nacl"], "mixed_only": [True]}])
+    archive = read_archive(stem)
+    [(name, found)] = archive.of_grid("ours", profile="tiny", seeds=3).items()
+    assert name == "acdc"
+    assert list(found.runs["loss"] + found.runs["seed"]) == ["ce0", "nacl0"]  # seed 1 has no NACL
+    monkeypatch.setitem(GRIDS, "ours", [{"loss": ["ce"]}])
+    assert list(archive.of_grid("ours", profile="tiny", seeds=3)["acdc"].runs["seed"]) == ["0", "1"]
+    assert list(archive.of_grid("ours", profile="tiny", seeds=1)["acdc"].runs["seed"]) == ["0"]
+    assert archive.of_grid("ours", profile="tiny", seeds=3, epochs=2) == {}
 
 
 def test_of_two_versions_of_a_run_the_newer_one_counts(stem):

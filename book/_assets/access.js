@@ -13,6 +13,11 @@ addEventListener("DOMContentLoaded", () => {
     for (const { name, value } of corner.attributes) cell.setAttribute(name, value);
     corner.replaceWith(cell);
   }
+  // The name of a column may break after an underscore.
+  for (const head of document.querySelectorAll(".cell_output thead th")) {
+    if (head.children.length || !head.textContent.includes("_")) continue;
+    head.replaceChildren(...head.textContent.split(/(?<=_)/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part])));
+  }
 });
 
 // The keyboard reaches boxes that scroll. The theme knows those of text and tables; these are pictures, loaded later.

@@ -4,7 +4,7 @@ Methods differ in their markers too, as a print in grey needs. One called "A + B
 same colour and marker, but dashed and hollow. No figure is wider than the book's column.
 """
 
-from nacl.plots._style import BOOK_WIDTH, CLASS_COLOURS, LOSS_COLOURS, LOSS_MARKERS, LOSS_NAMES
+from nacl.plots._style import BOOK_WIDTH, CLASS_COLOURS, LOSS_COLOURS, LOSS_MARKERS, LOSS_NAMES, label_of
 from nacl.plots.ablation import METRICS, ablation_curves, ablation_rows
 from nacl.plots.confidence import reliability_curves, reliability_diagram
 from nacl.plots.curves import curves
@@ -35,6 +35,7 @@ __all__ = [
     "curves",
     "error_maps",
     "intervals",
+    "label_of",
     "learning_curves",
     "maps",
     "metric_histograms",

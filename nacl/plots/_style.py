@@ -60,6 +60,11 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def label_of(name: str) -> str:
+    """A method as pictures and tables call it.
+
+    >>> label_of("ce + temperature"), label_of("nacl (mixed_only)")
+    ('CE + temperature', 'NACL (mixed_only)')
+    """
     base, extra = _split(name)
     return LOSS_NAMES.get(base, base) + extra
 

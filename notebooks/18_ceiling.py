@@ -41,7 +41,6 @@ from IPython.display import Markdown, display
 from nacl import plots
 from nacl.archive import read_archive
 from nacl.data.load import PROJECT_ROOT
-from nacl.grids import plan
 from nacl.parameters import check_parameters
 from nacl.tables import compare, scores_of, typeset
 from nacl.theory import nacl_minimum, without_bias
@@ -111,19 +110,12 @@ pd.concat(
 
 # %%
 stored = read_archive(PROJECT_ROOT / archive)
-found = {
-    name: stored.of(
-        plan(
-            "ceiling",
-            profile=profile,
-            data=name,
-            seeds=range(seeds),
-        ),
-        name,
-    )
-    for name in stored.runs["dataset"].unique()
-}
-found = {name: there for name, there in found.items() if len(there.runs)}
+found = {}
+for of in dict.fromkeys([profile, "memorised"]):
+    for name, there in stored.of_grid(
+        "ceiling", profile=of, seeds=seeds
+    ).items():
+        found[name if of == profile else f"{name}, {of}"] = there
 tables = {name: there.table() for name, there in found.items()}
 validation = {}
 for name, there in found.items():
@@ -155,7 +147,8 @@ compared = {}
 for name, table in tables.items():
     columns = [c for c in shown if c in table and table[c].notna().any()]
     compared[name] = compare(table, columns)
-    display(Markdown(f"**{name}**"), typeset(compared[name], digits=4))
+    page = typeset(compared[name], digits=4).rename(index=plots.label_of)
+    display(Markdown(f"**{name}**"), page)
 
 # %% [markdown]
 # ## The trade, as a picture
@@ -227,13 +220,12 @@ fewest = min(table["seed"].nunique() for table in tables.values())
 Markdown(
     "**What we saw.** "
     + "\n\n".join(verdicts)
-    + f"\n\nThat is with {fewest} {'seed' if fewest == 1 else 'seeds or more'} and the small protocol of the page before"
-    + "."
+    + f"\n\nThat is with {fewest} {'seed' if fewest == 1 else 'seeds or more'} and the small protocol of the chapter of results."
 )
 
 # %% [markdown]
-# **What would change the conclusion.** Networks that were trained longer are more over-confident at the borders, which
-# leaves the penalty more to gain; more seeds; other weights for each of the five.
+# **What would change the conclusion.** Larger networks, trained longer on more patients; more seeds, where there is one;
+# other weights for each of the five.
 #
 # **Where it fails.** The closed form undoes the bias of a network that has learned its labels. Where the network is
 # unsure for reasons of its own, it takes away restraint that was honest.
