@@ -328,6 +328,7 @@ told = ["dataset", "seed", "identity", "commit", "device_name", "finished"]
 made[[*fields, "penalty", *told]].style.hide(axis="index")
 
 # %% tags=["hide-cell"]
+assert chosen, "no ablation is in the archive"
 assert len(made) == made["identity"].nunique()
 for name, points in points_of("penalty-weight", "penalty_weight").items():
     assert len(points) == len(metrics) * 6, name

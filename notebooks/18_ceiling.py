@@ -123,9 +123,9 @@ for name, there in found.items():
     nll = there.runs.set_index("identity")["valid_nll"].astype(float)
     validation[name] = nll.groupby(label["method"], sort=False).mean()
 validation = pd.DataFrame(validation)
-validation.style.format("{:.4f}", na_rep="-").highlight_min(
-    props="font-weight: bold"
-)
+validation.rename(plots.label_of).style.format(
+    "{:.4f}", na_rep="-"
+).highlight_min(props="font-weight: bold")
 
 # %% [markdown]
 # ## On the test patients
@@ -186,7 +186,8 @@ for name, table in tables.items():
             + ("" if row["significant"] else " °")
             for method, row in rows.drop(index=rivals).iterrows()
         }
-pd.DataFrame(duels)
+duels = pd.DataFrame(duels).rename(plots.label_of)
+duels.rename(columns=plots.label_of, level=1)
 
 # %% tags=["hide-input"]
 verdicts = []
@@ -210,11 +211,11 @@ for name, comparison in compared.items():
     lifted = means.loc["nacl (mixed_only)", "ece_all"]
     chosen = validation[name].idxmin()
     verdicts.append(
-        f"On **{name}** validation would have chosen {chosen}, which has a likelihood loss of {means.loc[chosen, 'nll']:.4f} on the test patients. There the lowest likelihood loss is that of {means['nll'].idxmin()} ({means['nll'].min():.4f}), the lowest error round the "
-        f"predicted border that of {means['ece_predicted_border'].idxmin()} ({means['ece_predicted_border'].min():.4f}), and over all pixels that of "
-        f"{means['ece_all'].idxmin()} ({means['ece_all'].min():.4f}). On mixed windows only, the error over all pixels is {lifted:.4f} instead of NACL's "
+        f"On **{name}** validation would have chosen {plots.label_of(chosen)}, which has a likelihood loss of {means.loc[chosen, 'nll']:.4f} on the test patients. There the lowest likelihood loss is that of {plots.label_of(means['nll'].idxmin())} ({means['nll'].min():.4f}), the lowest error round the "
+        f"predicted border that of {plots.label_of(means['ece_predicted_border'].idxmin())} ({means['ece_predicted_border'].min():.4f}), and over all pixels that of "
+        f"{plots.label_of(means['ece_all'].idxmin())} ({means['ece_all'].min():.4f}). On mixed windows only, the error over all pixels is {lifted:.4f} instead of NACL's "
         f"{means.loc['nacl', 'ece_all']:.4f}; cross-entropy has {means.loc['ce', 'ece_all']:.4f}. Significantly better in likelihood than both rivals: "
-        f"{', '.join(winners) or 'none'}."
+        f"{', '.join(map(plots.label_of, winners)) or 'none'}."
     )
 fewest = min(table["seed"].nunique() for table in tables.values())
 Markdown(

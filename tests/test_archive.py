@@ -8,10 +8,9 @@ import pytest
 
 from nacl.archive import LEFT_OUT, TABLES, add_to_archive, archive_of, read_archive
 from nacl.cli import main
-from nacl.data.load import EMBEDDED
 from nacl.evaluation import SUMMARY
 from nacl.experiments import train_run
-from nacl.grids import GRIDS, PROFILES, plan, size_of
+from nacl.grids import GRIDS, PROFILES, size_of
 from nacl.results import results_table
 from nacl.runs import Run
 from nacl.tables import compare
@@ -143,12 +142,31 @@ def test_missing_and_foreign_files_are_named(tmp_path):
 RESULTS = Path(__file__).parents[1] / "results" / "small"
 
 
-@pytest.mark.parametrize("grid", ["main-table", "ceiling"])
-def test_the_results_that_the_book_shows_are_whole_grids_of_each_seed(grid):
+PROFILES_SHOWN = ("small", "memorised")
+
+
+@pytest.fixture(scope="module")
+def shown():
+    """What the chapters find, by grid and profile."""
     stored = read_archive(RESULTS)
-    for (dataset, seed), rows in stored.runs.groupby(["dataset", "seed"]):
-        kind = dataset if dataset in EMBEDDED else "a folder"
-        found = stored.of(plan(grid, profile="small", data=kind, seeds=[int(seed)]), dataset)
-        assert len(found.runs) == size_of(grid), (dataset, seed)
-        assert rows["commit"].str.fullmatch("[0-9a-f]{40}").all()
-        assert found.table().groupby("method")["case"].nunique().nunique() == 1
+    seeds = stored.runs["seed"].astype(int).max() + 1
+    return {(g, p): stored.of_grid(g, profile=p, seeds=seeds) for g in GRIDS for p in PROFILES_SHOWN}
+
+
+def test_the_results_in_the_repository_are_whole_grids_and_each_run_is_in_one(shown):
+    named = {name for sets in shown.values() for there in sets.values() for name in there.runs["identity"]}
+    assert named == set(read_archive(RESULTS).runs["identity"])
+
+
+@pytest.mark.parametrize("grid", ["main-table", "ceiling"])
+def test_each_set_that_the_book_shows_has_at_least_three_seeds(shown, grid):
+    assert set(shown[grid, "small"]) == {"acdc", "brain", "phantom"}
+    for there in shown[grid, "small"].values():
+        assert len(there.runs) >= 3 * size_of(grid)
+
+
+def test_each_row_says_its_commit_and_each_run_has_all_test_cases(shown):
+    for sets in shown.values():
+        for there in sets.values():
+            assert there.runs["commit"].str.fullmatch("[0-9a-f]{40}").all()
+            assert there.cases.groupby(["identity", "post_hoc"])["case"].nunique().nunique() == 1
