@@ -41,6 +41,8 @@ def build_website(source: Path, out: Path, html: Path) -> bool:
     if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
         return False
     built = out / "_build" / "html"
+    for map_of_source in built.rglob("*.map"):  # for who debugs the theme; a seventh of the book
+        map_of_source.unlink()
     (built / ".key").write_text(content_of(source))
     frame.write_text(frame_of(source))
     shutil.rmtree(html, ignore_errors=True)
