@@ -356,16 +356,21 @@ beats = [
 of_nacl = theory[theory["method"] == "nacl"]
 
 
-def on(names):
-    which = f" ({', '.join(names)})" if names else ""
-    return f"on {len(names)} of {len(tables)} sets{which}"
-
-
+said = {
+    claim: f"on {len(names)} of {len(tables)} sets"
+    + (f" ({', '.join(names)})" if names else "")
+    for claim, names in {
+        "papers": papers_better,
+        "all": worse_all,
+        "nll": better,
+        "scaled": beats,
+    }.items()
+}
 Markdown(
-    f"**What we saw.** By the papers' number NACL is better calibrated than cross-entropy {on(papers_better)}; over all pixels "
-    f"it is worse {on(worse_all)}: its confidence lies {-of_nacl['confidence - accuracy'].max():.3f} to "
+    f"**What we saw.** By the papers' number NACL is better calibrated than cross-entropy {said['papers']}; over all pixels "
+    f"it is worse {said['all']}: its confidence lies {-of_nacl['confidence - accuracy'].max():.3f} to "
     f"{-of_nacl['confidence - accuracy'].min():.3f} below its accuracy, and the ceiling's price is {0.1 / classes:.3f}. By likelihood it is "
-    f"better than cross-entropy {on(better)}, and better than cross-entropy with a temperature {on(beats)}. These are means; the "
+    f"better than cross-entropy {said['nll']}, and better than cross-entropy with a temperature {said['scaled']}. These are means; the "
     "table says which of the differences are significant."
 )
 

@@ -73,43 +73,41 @@ for grid in ablations:
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# Where there is one seed, an interval speaks of patients only; with more, it knows of seeds, and a band joins the lowest
-# and the highest of them. The grey bands are cross-entropy of the same seeds, as trained and with a temperature.
-
+# A dash says that no seed of the grid is in the archive yet; its section below is empty. Where there is one seed, an
+# interval speaks of patients only; with more, it knows of seeds, and a band joins the lowest and the highest of them. The
+# grey bands are cross-entropy of the same seeds, as trained and with a temperature.
 
 # %%
-def networks(grid, name):
-    """The networks of a grid as they were trained, each called by its loss."""
-    table = tables[grid][name].query("post_hoc == 'none'")
-    return table.assign(method=table["loss"])
+knobs = {
+    "penalty-weight": "penalty_weight",
+    "margin": "margin",
+    "kernel-size": "kernel_size",
+    "prior": "prior",
+    "penalty": "distance",
+    "model": "model",
+    "share": "share",
+}
+networks, rivals = {}, {}
+for grid in knobs:
+    for name, table in tables[grid].items():
+        plain = table.query("post_hoc == 'none'")
+        plain = plain.assign(method=plain["loss"])
+        if grid == "penalty":
+            of = plain["softmax"].map({True: "softmax", False: "logits"})
+            plain["distance"] = (
+                plain["penalty"].str.capitalize() + " of " + of
+            )
+        networks[grid, name] = plain
+        main = tables["main-table"][name]
+        same = main["seed"].isin(plain["seed"])
+        ce = main["method"].isin(["ce", "ce + temperature"])
+        rivals[grid, name] = main[same & ce]
 
-
-def rivals(grid, name):
-    """Cross-entropy of the same seeds, as trained and with a temperature."""
-    table = tables["main-table"][name]
-    known = table["seed"].isin(tables[grid][name]["seed"])
-    chosen = table["method"].isin(["ce", "ce + temperature"])
-    return table[known & chosen]
-
-
-def points_of(grid, field):
-    """For each data set, the points of its curves."""
-    return {
-        name: ablation_points(networks(grid, name), field, list(metrics))
-        for name in tables[grid]
-        if name in tables["main-table"]
-    }
-
-
-def draw(grid, field, picture, **look):
-    found_points = points_of(grid, field)
-    if not found_points:
-        display(Markdown("No seed of this grid is in the archive yet."))
-    for name, points in found_points.items():
-        level = compare(rivals(grid, name), list(metrics))
-        shown = picture(points, field, metrics, baseline=level, **look)
-        display(Markdown(f"**{name}**"), shown)
-
+# %%
+points, levels = {grid: {} for grid in knobs}, {}
+for (grid, name), table in networks.items():
+    points[grid][name] = ablation_points(table, knobs[grid], list(metrics))
+    levels[grid, name] = compare(rivals[grid, name], list(metrics))
 
 # %% [markdown]
 # ## The weight of NACL's penalty
@@ -123,15 +121,18 @@ ceiling = np.array(
     [confidence_ceiling("nacl", classes, penalty_weight=w) for w in weights]
 )
 theory = {"ece_all": {"nacl": (weights, 1 - ceiling)}}
-draw(
-    "penalty-weight",
-    "penalty_weight",
-    plots.ablation_curves,
-    x="penalty weight λ",
-    theory=theory,
-    log_x=True,
-    log_y=["ece_all"],
-)
+for name, of_set in points["penalty-weight"].items():
+    picture = plots.ablation_curves(
+        of_set,
+        "penalty_weight",
+        metrics,
+        x="penalty weight λ",
+        baseline=levels["penalty-weight", name],
+        theory=theory,
+        log_x=True,
+        log_y=["ece_all"],
+    )
+    display(Markdown(f"**{name}**"), picture)
 
 # %% [markdown]
 # ## The margin of MbLS
@@ -143,13 +144,17 @@ margins = np.linspace(3, 15, 40)
 ceiling = np.array(
     [confidence_ceiling("mbls", classes, margin=m) for m in margins]
 )
-draw(
-    "margin",
-    "margin",
-    plots.ablation_curves,
-    x="margin m",
-    theory={"ece_all": {"mbls": (margins, 1 - ceiling)}},
-)
+theory = {"ece_all": {"mbls": (margins, 1 - ceiling)}}
+for name, of_set in points["margin"].items():
+    picture = plots.ablation_curves(
+        of_set,
+        "margin",
+        metrics,
+        x="margin m",
+        baseline=levels["margin", name],
+        theory=theory,
+    )
+    display(Markdown(f"**{name}**"), picture)
 
 # %% [markdown]
 # ## The width of the window
@@ -158,7 +163,15 @@ draw(
 # then no more ({doc}`13_window`), and NACL's ceiling knows no window.
 
 # %%
-draw("kernel-size", "kernel_size", plots.ablation_curves, x="width, pixels")
+for name, of_set in points["kernel-size"].items():
+    picture = plots.ablation_curves(
+        of_set,
+        "kernel_size",
+        metrics,
+        x="width, pixels",
+        baseline=levels["kernel-size", name],
+    )
+    display(Markdown(f"**{name}**"), picture)
 
 # %% [markdown]
 # ## The form of the prior
@@ -166,7 +179,10 @@ draw("kernel-size", "kernel_size", plots.ablation_curves, x="width, pixels")
 # Theory: with L1 on the logits the ceiling is the same for each.
 
 # %%
-draw("prior", "prior", plots.ablation_rows)
+for name, of_set in points["prior"].items():
+    level = levels["prior", name]
+    picture = plots.ablation_rows(of_set, "prior", metrics, baseline=level)
+    display(Markdown(f"**{name}**"), picture)
 
 # %% [markdown]
 # ## The distance, and what it is taken of
@@ -175,10 +191,12 @@ draw("prior", "prior", plots.ablation_rows)
 # ({doc}`07_nacl`).
 
 # %%
-for table in tables["penalty"].values():
-    of = table["softmax"].map({True: "softmax", False: "logits"})
-    table["distance"] = table["penalty"].str.capitalize() + " of " + of
-draw("penalty", "distance", plots.ablation_rows)
+for name, of_set in points["penalty"].items():
+    level = levels["penalty", name]
+    picture = plots.ablation_rows(
+        of_set, "distance", metrics, baseline=level
+    )
+    display(Markdown(f"**{name}**"), picture)
 
 # %% [markdown]
 # ## The network
@@ -186,7 +204,10 @@ draw("penalty", "distance", plots.ablation_rows)
 # A network that did not learn has no confidence worth the name: look at Dice first.
 
 # %%
-draw("model", "model", plots.ablation_rows)
+for name, of_set in points["model"].items():
+    level = levels["model", name]
+    picture = plots.ablation_rows(of_set, "model", metrics, baseline=level)
+    display(Markdown(f"**{name}**"), picture)
 
 # %% [markdown]
 # ## Fewer patients
@@ -194,13 +215,16 @@ draw("model", "model", plots.ablation_rows)
 # For as many epochs, so that fewer patients are fewer steps too ({doc}`15_patients`).
 
 # %%
-draw(
-    "share",
-    "share",
-    plots.ablation_curves,
-    x="share of the training patients",
-    log_x=True,
-)
+for name, of_set in points["share"].items():
+    picture = plots.ablation_curves(
+        of_set,
+        "share",
+        metrics,
+        x="share of the training patients",
+        baseline=levels["share", name],
+        log_x=True,
+    )
+    display(Markdown(f"**{name}**"), picture)
 
 # %% [markdown]
 # ## How far each knob moves a network
@@ -209,23 +233,15 @@ draw(
 # smallest *seed* of cross-entropy.
 
 # %%
-knobs = {
-    "penalty-weight": "penalty_weight",
-    "margin": "margin",
-    "kernel-size": "kernel_size",
-    "prior": "prior",
-    "penalty": "distance",
-}
 rows = {}
 for name, table in tables["main-table"].items():
     of_seed = table[table["method"] == "ce"].groupby("seed")[list(metrics)]
     rows[name, "CE, its seeds"] = of_seed.mean().agg(np.ptp)
-for grid, field in knobs.items():
-    for name in tables[grid]:
-        for loss, table in networks(grid, name).groupby("loss"):
-            means = table.groupby(field)[list(metrics)].mean()
-            shown = f"{plots.LOSS_NAMES[loss]}: {grid}"
-            rows[name, shown] = means.agg(np.ptp)
+for (grid, name), table in networks.items():
+    for loss, of_loss in table.groupby("loss"):
+        means = of_loss.groupby(knobs[grid])[list(metrics)].mean()
+        shown = f"{plots.LOSS_NAMES[loss]}: {grid}"
+        rows[name, shown] = means.agg(np.ptp)
 moved = (
     pd.DataFrame(rows)
     .T.rename_axis(["data", "knob"])
@@ -250,13 +266,13 @@ choices = {
 chosen = {}
 for name in tables["main-table"]:
     grids = [grid for grid in choices if name in tables[grid]]
-    parts = [rivals(grid, name) for grid in grids[:1]]
+    parts = [rivals[grid, name] for grid in grids[:1]]
     for grid in grids:
         runs = found[grid][name].runs
         runs = runs[runs["loss"] == choices[grid]]
         value = runs[knobs[grid]].astype(float)
         nll = runs["valid_nll"].astype(float).groupby(value).mean()
-        table = networks(grid, name).query(f"loss == '{choices[grid]}'")
+        table = networks[grid, name].query(f"loss == '{choices[grid]}'")
         best = table[table[knobs[grid]].astype(float) == nll.idxmin()]
         label = f"{choices[grid]} ({knobs[grid]} {nll.idxmin():g})"
         parts.append(best.assign(method=label))
@@ -271,14 +287,8 @@ for name in tables["main-table"]:
 # %% tags=["hide-input"]
 lines = []
 for name, rows in chosen.items():
-    at = {
-        grid: networks(grid, name)
-        .groupby(knobs[grid])[list(metrics)]
-        .mean()
-        for grid in ("penalty-weight", "margin")
-        if name in tables[grid]
-    }
-    weight = at["penalty-weight"]
+    table = networks["penalty-weight", name]
+    weight = table.groupby("penalty_weight")[list(metrics)].mean()
     excess = weight["ece_all"] - weight.index / classes
     better = rows[
         (rows["metric"] == "nll")
@@ -327,16 +337,16 @@ made = pd.concat(
     there.runs for grid in ablations for there in found[grid].values()
 ).drop_duplicates("identity")
 made = made.assign(commit=made["commit"].str[:12])
-fields = ["loss", *knobs.values(), "softmax", "model", "share"]
-fields = [field for field in fields if field != "distance"]
+fields = ["loss", *knobs.values(), "penalty", "softmax"]
+fields.remove("distance")
 told = ["dataset", "seed", "identity", "commit", "device_name", "finished"]
-made[[*fields, "penalty", *told]].style.hide(axis="index")
+made[[*fields, *told]].style.hide(axis="index")
 
 # %% tags=["hide-cell"]
 assert chosen, "no ablation is in the archive"
 assert len(made) == made["identity"].nunique()
-for name, points in points_of("penalty-weight", "penalty_weight").items():
-    assert len(points) == len(metrics) * 6, name
+for name, of_set in points["penalty-weight"].items():
+    assert len(of_set) == len(metrics) * 6, name
 for rows in chosen.values():
     assert rows["mean"].notna().all()
 for name in chosen:  # what the prediction asks for
