@@ -19,9 +19,8 @@
 #
 # The paper promises better calibration without a loss of overlap {cite}`murugesan2025`. We trained the losses of its main
 # table, with CRaC, L1-ACE and a Dice loss beside them, on real hearts (ACDC {cite}`bernard2018`), and on the phantom and
-# the brain, whose true posteriors are known at every pixel ({doc}`04_phantom`, {doc}`05_brain`). And since a constraint on
-# confidence is for networks that are too sure, once more on a fifth of the patients with as many steps, so that the
-# networks memorise them. This page says what came out, for the claim and against it.
+# the brain, whose true posteriors are known at every pixel ({doc}`04_phantom`, {doc}`05_brain`). This page says what came
+# out, for the claim and against it.
 
 # %% tags=["parameters"]
 archive = "results/small"  # what `nacl table --archive results/small` wrote
@@ -94,8 +93,13 @@ least = scale["seeds"].min()
 Markdown(
     "**The protocol is a small one**, of minutes a run on one CPU core: small images, a network with instance "
     "normalisation (the papers' has none) that learns fast, and few patients. The papers train their U-Net for 100 epochs at 192 x 192 "
-    "pixels on a GPU; the same command with `--profile full` does that. *Memorised* is the same protocol with a fifth of the patients and five times "
-    "the epochs. A temperature above 1 says that cross-entropy was too sure on the validation patients, one below 1 that it was too timid. Every method has the "
+    "pixels on a GPU; the same command with `--profile full` does that. "
+    + (
+        "*Memorised* is the same protocol with a fifth of the patients and five times the epochs. "
+        if any("memorised" in name for name in found)
+        else ""
+    )
+    + "A temperature above 1 says that cross-entropy was too sure on the validation patients, one below 1 that it was too timid. Every method has the "
     "hyper-parameters that its authors chose (the added losses weigh 1), so each had the same budget, none; the next chapter chooses some. The epoch "
     "was chosen, and the temperature fitted, on validation patients. "
     + (

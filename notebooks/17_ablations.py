@@ -310,8 +310,8 @@ Markdown("**What we saw.** " + "\n\n".join(lines))
 # **Where it fails.** One knob at a time: two that matter only together are not seen. The grids are those of the papers,
 # and a loss whose best value lies beyond its grid is judged by the grid's end.
 #
-# **What would change the conclusion.** More seeds, where there is one; a longer training, with networks that are more
-# over-confident ({doc}`16_results` has some).
+# **What would change the conclusion.** More seeds, where there is one; a longer training on fewer patients (the profile
+# `memorised`), whose networks are more over-confident.
 #
 # ```{exercise}
 # :label: exercise-ablations-follow
