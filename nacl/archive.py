@@ -48,11 +48,11 @@ class Archive:
         wanted = dict.fromkeys(_key(_texts(run)) for run in runs)
         return self._with([known[key] for key in wanted if key in known])
 
-    def of_grid(self, grid: str, *, profile: str, seeds: int, **fixed: object) -> dict[str, "Archive"]:
+    def of_grid(self, grid: str, *, profile: str, seeds: int) -> dict[str, "Archive"]:
         """For each data set, what is there of a grid: the runs of those seeds of which it has all.
 
         Args:
-            grid, profile, fixed: as in `nacl.grids.plan`.
+            grid, profile: as in `nacl.grids.plan`.
             seeds: how many at most, from 0.
 
         Returns:
@@ -61,7 +61,7 @@ class Archive:
         found = {}
         for name in self.runs["dataset"].unique():
             known, data = self._known(name), name if name in EMBEDDED else f"a folder of {name}"
-            each = [plan(grid, profile=profile, data=data, seeds=[seed], **fixed) for seed in range(seeds)]
+            each = [plan(grid, profile=profile, data=data, seeds=[seed]) for seed in range(seeds)]
             keys = [[_key(_texts(run)) for run in runs] for runs in each]
             whole = dict.fromkeys(known[key] for of_seed in keys if known.keys() >= set(of_seed) for key in of_seed)
             if whole:

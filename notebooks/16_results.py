@@ -358,8 +358,6 @@ beats = [
     if verdict.loc["NLL, against CE + temperature", n] == "lower"
 ]
 of_nacl = theory[theory["method"] == "nacl"]
-
-
 said = {
     claim: f"on {len(names)} of {len(tables)} sets"
     + (f" ({', '.join(names)})" if names else "")
@@ -395,7 +393,7 @@ seconds.pivot_table(
     columns=["dataset", "epochs"],
     values="seconds",
     aggfunc="median",
-).style.format("{:.0f}", na_rep="-")
+).rename(plots.label_of).style.format("{:.0f}", na_rep="-")
 
 # %% [markdown]
 # ## Where these numbers come from

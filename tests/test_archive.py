@@ -92,7 +92,7 @@ def test_a_grid_is_found_where_a_seed_has_all_of_it(stem, monkeypatch):
     monkeypatch.setitem(GRIDS, "ours", [{"loss": ["ce"]}])
     assert list(archive.of_grid("ours", profile="tiny", seeds=3)["acdc"].runs["seed"]) == ["0", "1"]
     assert list(archive.of_grid("ours", profile="tiny", seeds=1)["acdc"].runs["seed"]) == ["0"]
-    assert archive.of_grid("ours", profile="tiny", seeds=3, epochs=2) == {}
+    assert archive.of_grid("ours", profile="small", seeds=3) == {}
 
 
 def test_of_two_versions_of_a_run_the_newer_one_counts(stem):
